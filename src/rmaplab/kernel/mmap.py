@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The address-space calls: mmap, munmap, mprotect, brk, exit (mm/mmap.c, mm/mprotect.c, v7.0).
+
+Addresses and lengths are in bytes and page-aligned.  Results are 0 or a
+negative errno.
+"""
+
+from __future__ import annotations
+
+from errno import EINVAL, ENOMEM
+from typing import TYPE_CHECKING
+
+from rmaplab.kernel.flags import (
+    PAGE_SHIFT,
+    TASK_SIZE,
+    VM_ACCESS_FLAGS,
+    VM_ACCOUNT,
+    VM_NORESERVE,
+    VM_READ,
+    VM_SHARED,
+    VM_WRITE,
+)
+from rmaplab.kernel.locking import Lock, Mode
+from rmaplab.kernel.memory import Memory
+from rmaplab.kernel.vma import VmaMerge
+
+if TYPE_CHECKING:
+    from rmaplab.kernel.objects import Mm, Vma
+
+__all__ = ["Mmap"]
+
+
+class Mmap(Memory):
+    """System calls that change VMAs."""
+
+    def do_mmap(
+        self, mm: Mm, start: int, end: int, flags: int, file: str | None = None, pgoff: int | None = None
+    ) -> int:
+        """Map [start, end), replacing what is there (MAP_FIXED); ``pgoff`` in pages, for files."""
+        if not 0 < start < end <= TASK_SIZE:
+            return -ENOMEM
+        self.locks.acquire(Lock.MMAP_LOCK, mm)
+        rc = self.do_vmi_munmap(mm, start, end)
+        if rc == 0:
+            rc = self.mmap_region(mm, start, end, flags, file, pgoff)
+        self.locks.release(Lock.MMAP_LOCK, mm)
+        return rc
+
+    def mmap_region(
+        self, mm: Mm, start: int, end: int, flags: int, file: str | None, pgoff: int | None
+    ) -> int:
+        """A neighbour grows over the free range, or a new VMA fills it."""
+        if flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:
+            flags |= VM_ACCOUNT  # private and writable: counts against overcommit
+        if pgoff is None:
+            pgoff = start >> PAGE_SHIFT
+        prev, following = mm.neighbours(start, end)
+        vmg = VmaMerge(mm, start, end, pgoff, flags, file, prev=prev, next=following)
+        if self.vma_merge_new_range(vmg) is not None:
+            return 0
+        if vmg.oom:
+            return -ENOMEM
+        self.vma_link(self.vm_area_alloc(mm, start, end, pgoff, flags, file))
+        return 0
+
+    def do_brk(self, mm: Mm, old_end: int, new_end: int) -> int:
+        """Move the end of the heap; growth extends the heap's VMA or, beside a fork child's, makes another."""
+        self.locks.acquire(Lock.MMAP_LOCK, mm)
+        if new_end < old_end:
+            rc = self.do_vmi_munmap(mm, new_end, old_end)
+        else:
+            rc = self.do_brk_flags(mm, old_end, new_end)
+        if rc == 0:
+            mm.brk = new_end
+        self.locks.release(Lock.MMAP_LOCK, mm)
+        return rc
+
+    def do_brk_flags(self, mm: Mm, start: int, end: int) -> int:
+        """Map more heap; only the VMA below is asked to grow."""
+        if start == end:
+            return 0
+        if mm.vmas and (at := mm.find(start)) < len(mm.vmas) and mm.vmas[at].vm_start < end:
+            return -ENOMEM
+        flags = VM_READ | VM_WRITE | VM_ACCOUNT
+        vmg = VmaMerge(mm, start, end, start >> PAGE_SHIFT, flags, prev=mm.neighbours(start, end)[0])
+        if self.vma_merge_new_range(vmg) is None:
+            self.vma_link(self.vm_area_alloc(mm, start, end, vmg.pgoff, flags))
+        return 0
+
+    # --- munmap and exit -------------------------------------------------------------------
+
+    def do_munmap(self, mm: Mm, start: int, end: int) -> int:
+        """Unmap [start, end); -ENOMEM if an edge cannot be split off."""
+        if not 0 <= start < end <= TASK_SIZE:
+            return -EINVAL
+        self.locks.acquire(Lock.MMAP_LOCK, mm)
+        rc = self.do_vmi_munmap(mm, start, end)
+        self.locks.release(Lock.MMAP_LOCK, mm)
+        return rc
+
+    def do_vmi_munmap(self, mm: Mm, start: int, end: int) -> int:
+        """Split the edges off, then take out what lies between."""
+        at = mm.find(start)
+        if (
+            at < len(mm.vmas)
+            and mm.vmas[at].vm_start < start
+            and self.split_vma(mm.vmas[at], start, new_below=True)
+        ):
+            return -ENOMEM
+        doomed = []
+        for vma in mm.vmas[mm.find(start) :]:
+            if vma.vm_start >= end:
+                break
+            if vma.vm_end > end and self.split_vma(vma, end, new_below=False):
+                return -ENOMEM
+            doomed.append(vma)
+        for vma in doomed:
+            self.vma_unlink(vma)
+        self.unmap_vmas(mm, doomed)
+        self.free_pgtables(doomed)
+        return 0
+
+    def unmap_vmas(self, mm: Mm, vmas: list[Vma]) -> None:
+        """Zap the pages: nothing maps an anonymous page through these VMAs any more."""
+        for vma in vmas:
+            self.zap_page_range(mm, vma.vm_start, vma.vm_end)
+
+    def free_pgtables(self, vmas: list[Vma]) -> None:
+        """Leave the reverse map, in address order, before the page tables and the VMAs go."""
+        for vma in vmas:
+            self.unlink_anon_vmas(vma)
+        for vma in vmas:
+            self.vm_area_free(vma)
+
+    def exit_mmap(self, mm: Mm) -> None:
+        """Last user gone: zap under the read lock, unlink and free under the write lock."""
+        self.locks.acquire(Lock.MMAP_LOCK, mm, Mode.READ)
+        self.unmap_vmas(mm, mm.vmas)
+        self.locks.release(Lock.MMAP_LOCK, mm)
+        if mm.vmas:
+            self.locks.acquire(Lock.MMAP_LOCK, mm)
+            self.remove_vmas(mm)
+            self.locks.release(Lock.MMAP_LOCK, mm)
+
+    def remove_vmas(self, mm: Mm) -> None:
+        """Unlink and free every VMA of an mm whose pages are zapped."""
+        vmas, mm.vmas = mm.vmas, []
+        for vma in vmas:
+            vma.attached = False
+        self.free_pgtables(vmas)
+
+    # --- mprotect --------------------------------------------------------------------------
+
+    def do_mprotect(self, mm: Mm, start: int, end: int, access: int) -> int:
+        """Give [start, end) other access rights (VM_READ/WRITE/EXEC), VMA by VMA; a hole is -ENOMEM."""
+        if not 0 <= start < end <= TASK_SIZE:
+            return -ENOMEM
+        self.locks.acquire(Lock.MMAP_LOCK, mm)
+        rc, address = 0, start
+        while address < end and rc == 0:
+            vma = mm.lookup(address)
+            if vma is None:
+                rc = -ENOMEM
+                break
+            upto = min(end, vma.vm_end)
+            rc = self.mprotect_fixup(vma, address, upto, vma.vm_flags & ~VM_ACCESS_FLAGS | access)
+            address = upto
+        self.locks.release(Lock.MMAP_LOCK, mm)
+        return rc
+
+    def mprotect_fixup(self, vma: Vma, start: int, end: int, flags: int) -> int:
+        """Change the rights of a part of one VMA.
+
+        VM_ACCOUNT follows the write right, but once faulted a VMA keeps it:
+        its private pages stay.  So a read-only VMA that was written to and
+        one that was not differ in flags, and do not merge.
+        """
+        old = vma.vm_flags
+        if flags == old:
+            return 0
+        if flags & VM_WRITE:
+            if not old & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE):
+                flags |= VM_ACCOUNT
+        elif old & VM_ACCOUNT and vma.file is None and vma.anon_vma is None:
+            flags &= ~VM_ACCOUNT
+        modified = self.vma_modify_flags(vma, start, end, flags)
+        if isinstance(modified, int):
+            return modified
+        modified.vm_flags = flags
+        self.change_protection(modified, start, end)
+        return 0

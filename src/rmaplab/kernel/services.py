@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the specification may call with side effects: slab, locks, events.
+
+Failure injection, lock statistics and tracing plug in behind these and
+nowhere else.  Every layer of the specification is a class on top of the one
+below, so that a series overrides a function by its name.
+"""
+
+from __future__ import annotations
+
+from rmaplab.kernel.events import Events
+from rmaplab.kernel.locking import Lock, Locking
+from rmaplab.kernel.objects import AnonVma, AnonVmaChain, Folio, Mm, Pte, Vma
+from rmaplab.kernel.slab import Slab
+
+__all__ = ["Services"]
+
+
+class Services:
+    """The three services, identities for new objects, and debug assertions."""
+
+    def __init__(self) -> None:
+        self.events = Events()
+        self.locks = Locking(self.events)
+        self.slab = Slab(self.events, self.locks)
+        self.idents = {Mm: 0, Vma: 0, Folio: 0}
+
+    def new_ident(self, kind: type[Mm] | type[Vma] | type[Folio]) -> int:
+        """The next number for an object that the failure plan does not cover."""
+        self.idents[kind] += 1
+        return self.idents[kind]
+
+    def vm_warn_on(self, condition: object, text: str) -> None:
+        """VM_WARN_ON_ONCE: a debug assertion of the kernel itself (CONFIG_DEBUG_VM)."""
+        if condition:
+            self.events.report("AV-039", text)
+
+    def mmap_assert_locked(self, mm: Mm, text: str) -> None:
+        """``mmap_assert_locked``: held, for reading at least."""
+        self.vm_warn_on(not self.locks.holds(Lock.MMAP_LOCK, mm), text)
+
+    def set_pte(self, mm: Mm, address: int, folio: Folio, writable: bool) -> None:
+        """Install a page-table entry."""
+        mm.page_table.set(address, Pte(folio, writable))
+
+    @property
+    def live_anon_vmas(self) -> dict[int, AnonVma]:
+        """Allocated anon_vmas by id."""
+        return self.slab.anon_vma.live
+
+    @property
+    def live_anon_vma_chains(self) -> dict[int, AnonVmaChain]:
+        """Allocated AVCs by id."""
+        return self.slab.anon_vma_chain.live

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Takes a snapshot of a kernel; works on corrupt graphs too."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rmaplab.kernel.flags import flags_name
+from rmaplab.snapshot import AnonVmaView, FolioView, ProcessView, PteView, SlabView, Snapshot, VmaView
+
+if TYPE_CHECKING:
+    from rmaplab.kernel.kernel import Kernel
+    from rmaplab.kernel.objects import AnonVma, Folio, Mm, Vma
+
+__all__ = ["take_snapshot"]
+
+
+class _Namer:
+    """Numbers objects in the order in which they are first met."""
+
+    def __init__(self, prefix: str) -> None:
+        self.prefix = prefix
+        self.names: dict[object, str] = {}
+
+    def __call__(self, obj: object) -> str:
+        return self.names.setdefault(obj, f"{self.prefix}{len(self.names)}")
+
+
+class _View:
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.mm_name, self.vma_name = _Namer("mm"), _Namer("vma")
+        self.av_name, self.folio_name = _Namer("av"), _Namer("folio")
+        self.mms: dict[Mm, None] = {process.mm: None for process in kernel.processes.values()}
+
+    def vma(self, vma: Vma) -> VmaView:
+        return VmaView(
+            id=self.vma_name(vma),
+            start=vma.vm_start,
+            end=vma.vm_end,
+            pgoff=vma.vm_pgoff,
+            flags=flags_name(vma.vm_flags),
+            file=vma.file,
+            anon_vma=None if vma.anon_vma is None else self.av_name(vma.anon_vma),
+            chain=tuple(self.av_name(avc.anon_vma) for avc in vma.anon_vma_chain),
+        )
+
+    def anon_vma(self, anon_vma: AnonVma) -> AnonVmaView:
+        known = self.vma_name.names
+        return AnonVmaView(
+            id=self.av_name(anon_vma),
+            root=self.av_name(anon_vma.root),
+            parent=self.av_name(anon_vma.parent),
+            refcount=anon_vma.refcount,
+            num_children=anon_vma.num_children,
+            num_active_vmas=anon_vma.num_active_vmas,
+            tree=tuple(known.get(avc.vma, "?") for avc in anon_vma.rb_root),
+        )
+
+    def folios(self) -> tuple[FolioView, ...]:
+        found: dict[Folio, list[PteView]] = {}
+        for mm in self.mms:
+            for address, pte in mm.page_table:
+                if pte.folio.mapping is not None:
+                    entry = PteView(self.mm_name(mm), address, pte.writable)
+                    found.setdefault(pte.folio, []).append(entry)
+        return tuple(
+            FolioView(
+                id=self.folio_name(folio),
+                mapping=self.av_name(folio.mapping),
+                index=folio.index,
+                mapcount=folio.mapcount,
+                exclusive=folio.exclusive,
+                ptes=tuple(ptes),
+            )
+            for folio, ptes in found.items()
+        )
+
+    def take(self) -> Snapshot:
+        slab = self.kernel.slab
+        processes = tuple(
+            ProcessView(
+                process.name, self.mm_name(process.mm), tuple(self.vma(vma) for vma in process.mm.vmas)
+            )
+            for process in self.kernel.processes.values()
+        )
+        folios = self.folios()
+        # Reachable ones first in order of appearance, then what nobody links to.
+        live = {anon_vma: None for anon_vma in slab.anon_vma.live.values()}
+        order = [av for av in self.av_name.names if av in live]
+        order += [av for av in live if av not in self.av_name.names]
+        return Snapshot(
+            processes=processes,
+            anon_vmas=tuple(self.anon_vma(av) for av in order),  # type: ignore[arg-type]
+            folios=folios,
+            slab=SlabView(len(slab.anon_vma.live), len(slab.anon_vma_chain.live), slab.bytes),
+        )
+
+
+def take_snapshot(kernel: Kernel) -> Snapshot:
+    """The state of every process, anon_vma and mapped anonymous folio."""
+    return _View(kernel).take()
