@@ -77,9 +77,7 @@ def _copy_vma(old: Vma, mm: Mm, anon_vmas: dict[AnonVma, AnonVma], vmas: dict[Vm
     return new
 
 
-def _copy_mm(
-    old: Mm, anon_vmas: dict[AnonVma, AnonVma], vmas: dict[Vma, Vma], folios: dict[Folio, Folio]
-) -> Mm:
+def _copy_mm(old: Mm, anon_vmas: dict[AnonVma, AnonVma], vmas: dict[Vma, Vma], folios: dict[Folio, Folio]) -> Mm:
     new = Mm(old.id)
     new.users = old.users
     new.brk = old.brk

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Event", "Events", "KernelBug", "Report"]
 
 
-class KernelBug(Exception):
+class KernelBug(Exception):  # noqa: N818 (the kernel's word)
     """The modelled kernel cannot go on (BUG_ON, an oops): the graph is corrupt."""
 
 

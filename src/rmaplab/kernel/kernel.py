@@ -60,9 +60,7 @@ class Kernel(Fork):
     parent: ClassVar[str | None] = "v6.18+9"
     commits: ClassVar[tuple[str, ...]] = ("3a206a8649f8", "43873af772f8")
     release: ClassVar[str] = "v7.0"
-    summary: ClassVar[str] = (
-        "the nine patches, the fix of March 2026, and fork taking a failed copy down at once"
-    )
+    summary: ClassVar[str] = "the nine patches, the fix of March 2026, and fork taking a failed copy down at once"
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,10 +132,7 @@ class Process:
         start = self.mmap_hint
         while True:
             at = self.mm.find(start - MMAP_GAP)
-            if (
-                at == len(self.mm.vmas)
-                or self.mm.vmas[at].vm_start >= start + (pages << PAGE_SHIFT) + MMAP_GAP
-            ):
+            if at == len(self.mm.vmas) or self.mm.vmas[at].vm_start >= start + (pages << PAGE_SHIFT) + MMAP_GAP:
                 break
             start = self.mm.vmas[at].vm_end + MMAP_GAP
         self.mmap_hint = start + (pages << PAGE_SHIFT) + MMAP_GAP
@@ -171,9 +166,7 @@ class Process:
         self._alive()
         kernel = self.kernel
         if name is None:
-            name = next(
-                f"P{n}" for n in range(1, len(kernel.processes) + 2) if f"P{n}" not in kernel.processes
-            )
+            name = next(f"P{n}" for n in range(1, len(kernel.processes) + 2) if f"P{n}" not in kernel.processes)
         elif name in kernel.processes:
             raise ValueError(f"process {name} already runs")
         mm = kernel.dup_mm(self.mm)

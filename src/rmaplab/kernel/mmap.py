@@ -46,9 +46,7 @@ class Mmap(Memory):
         self.locks.release(Lock.MMAP_LOCK, mm)
         return rc
 
-    def mmap_region(
-        self, mm: Mm, start: int, end: int, flags: int, file: str | None, pgoff: int | None
-    ) -> int:
+    def mmap_region(self, mm: Mm, start: int, end: int, flags: int, file: str | None, pgoff: int | None) -> int:
         """A neighbour grows over the free range, or a new VMA fills it."""
         if flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:
             flags |= VM_ACCOUNT  # private and writable: counts against overcommit
@@ -101,11 +99,7 @@ class Mmap(Memory):
     def do_vmi_munmap(self, mm: Mm, start: int, end: int) -> int:
         """Split the edges off, then take out what lies between."""
         at = mm.find(start)
-        if (
-            at < len(mm.vmas)
-            and mm.vmas[at].vm_start < start
-            and self.split_vma(mm.vmas[at], start, new_below=True)
-        ):
+        if at < len(mm.vmas) and mm.vmas[at].vm_start < start and self.split_vma(mm.vmas[at], start, new_below=True):
             return -ENOMEM
         doomed = []
         for vma in mm.vmas[mm.find(start) :]:

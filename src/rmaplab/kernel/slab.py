@@ -11,13 +11,13 @@ from __future__ import annotations
 from enum import Enum
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from rmaplab.kernel.objects import AnonVma, AnonVmaChain
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rmaplab.kernel.events import Events
     from rmaplab.kernel.locking import Locking
-
-from rmaplab.kernel.objects import AnonVma, AnonVmaChain
 
 __all__ = ["Gfp", "KmemCache", "Slab"]
 
@@ -39,7 +39,7 @@ class KmemCache(Generic[T]):
 
     def __init__(self, name: str, constructor: Callable[[int], T], size: int, stride: int) -> None:
         self.name = name
-        self.constructor = constructor
+        self.constructor: Callable[[int], T] = constructor
         self.size = size
         self.stride = stride
         self.live: dict[int, T] = {}
@@ -85,9 +85,7 @@ class Slab:
         if self.locks.anon_vma_held:
             self.locks.allocations_under_lock += 1
             if gfp is Gfp.KERNEL:
-                self.events.report(
-                    "AV-025", f"GFP_KERNEL allocation of an {cache.name} under an anon_vma lock"
-                )
+                self.events.report("AV-025", f"GFP_KERNEL allocation of an {cache.name} under an anon_vma lock")
         if self.count == self._fail_at and (gfp is Gfp.NOWAIT or not self._nowait_only):
             self._retrying = gfp is Gfp.NOWAIT
             self.failed += 1

@@ -79,19 +79,17 @@ class _View:
     def take(self) -> Snapshot:
         slab = self.kernel.slab
         processes = tuple(
-            ProcessView(
-                process.name, self.mm_name(process.mm), tuple(self.vma(vma) for vma in process.mm.vmas)
-            )
+            ProcessView(process.name, self.mm_name(process.mm), tuple(self.vma(vma) for vma in process.mm.vmas))
             for process in self.kernel.processes.values()
         )
         folios = self.folios()
         # Reachable ones first in order of appearance, then what nobody links to.
-        live = {anon_vma: None for anon_vma in slab.anon_vma.live.values()}
+        live = dict.fromkeys(slab.anon_vma.live.values())
         order = [av for av in self.av_name.names if av in live]
         order += [av for av in live if av not in self.av_name.names]
         return Snapshot(
             processes=processes,
-            anon_vmas=tuple(self.anon_vma(av) for av in order),  # type: ignore[arg-type]
+            anon_vmas=tuple(self.anon_vma(av) for av in order),
             folios=folios,
             slab=SlabView(len(slab.anon_vma.live), len(slab.anon_vma_chain.live), slab.bytes),
         )

@@ -44,17 +44,13 @@ class VmaMerge:
 class VmaOps(Rmap):
     """What mmap, munmap and mprotect do to VMAs."""
 
-    def vm_area_alloc(
-        self, mm: Mm, start: int, end: int, pgoff: int, flags: int, file: str | None = None
-    ) -> Vma:
+    def vm_area_alloc(self, mm: Mm, start: int, end: int, pgoff: int, flags: int, file: str | None = None) -> Vma:
         """A detached VMA with no reverse map."""
         return Vma(self.new_ident(Vma), mm, start, end, pgoff, flags, file)
 
     def vm_area_dup(self, orig: Vma) -> Vma:
         """A detached copy: the anon_vma pointer is copied, the list starts empty."""
-        vma = self.vm_area_alloc(
-            orig.vm_mm, orig.vm_start, orig.vm_end, orig.vm_pgoff, orig.vm_flags, orig.file
-        )
+        vma = self.vm_area_alloc(orig.vm_mm, orig.vm_start, orig.vm_end, orig.vm_pgoff, orig.vm_flags, orig.file)
         vma.anon_vma = orig.anon_vma
         return vma
 
@@ -185,9 +181,7 @@ class VmaOps(Rmap):
         if left and prev is not None:
             if right and following is not None:
                 exporter = middle if following.anon_vma is None else following
-                return self.commit_merge(
-                    vmg, prev, exporter, prev.vm_start, following.vm_end, (middle, following)
-                )
+                return self.commit_merge(vmg, prev, exporter, prev.vm_start, following.vm_end, (middle, following))
             removed = (middle,) if whole else ()
             return self.commit_merge(vmg, prev, middle, prev.vm_start, vmg.end, removed)
         if right and following is not None:

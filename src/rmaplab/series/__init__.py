@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The history: every series as a class that overrides what it had otherwise.
+
+The newest, ``v7.0``, is the plain text of :mod:`rmaplab.kernel`.  A class
+derives from the next newer one; ``parent`` names the one it was built on.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib.util
+import sys
+from pathlib import Path
+
+from rmaplab.errors import InputError, UsageError
+from rmaplab.kernel import Kernel
+from rmaplab.series.v6_12 import V6_12
+from rmaplab.series.v6_18 import V6_18
+from rmaplab.series.v6_18_1 import V6_18_1
+from rmaplab.series.v6_18_3 import V6_18_2, V6_18_3
+from rmaplab.series.v6_18_4 import V6_18_4
+from rmaplab.series.v6_18_7 import V6_18_5, V6_18_6, V6_18_7
+from rmaplab.series.v6_18_8 import V6_18_8
+from rmaplab.series.v6_18_9 import V6_18_9
+from rmaplab.series.v6_18_v2 import V6_18_V2
+
+__all__ = ["DEFAULT", "SERIES", "changed_functions", "find"]
+
+_OLDEST_FIRST: tuple[type[Kernel], ...] = (
+    V6_12,
+    V6_18,
+    V6_18_1,
+    V6_18_2,
+    V6_18_3,
+    V6_18_4,
+    V6_18_5,
+    V6_18_6,
+    V6_18_7,
+    V6_18_8,
+    V6_18_9,
+    V6_18_V2,
+    Kernel,
+)
+SERIES: dict[str, type[Kernel]] = {series.name: series for series in _OLDEST_FIRST}
+DEFAULT = Kernel.name
+
+
+def find(name: str) -> type[Kernel]:
+    """The logic of a series by its name, or from a Python file that subclasses one.
+
+    Raises :class:`UsageError` for a name that does not exist and
+    :class:`InputError` for a file that cannot be used.
+    """
+    if name in SERIES:
+        return SERIES[name]
+    if name.endswith(".py"):
+        return _from_file(Path(name))
+    close = difflib.get_close_matches(name, SERIES, n=1)
+    hint = f"did you mean {close[0]}?" if close else "`rmaplab list series` shows them"
+    raise UsageError(f"unknown series {name!r}; {hint}")
+
+
+def _from_file(path: Path) -> type[Kernel]:
+    """The last class in the file that is derived from a series, executed as a module of its own."""
+    spec = importlib.util.spec_from_file_location(f"rmaplab_design_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise InputError(f"{path}: no such file; name a Python file with a class derived from a series")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # worker processes and dataclasses look it up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    found = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Kernel) and value.__module__ == spec.name
+    ]
+    if not found:
+        raise InputError(f"{path}: no class derived from a series; start with `class Mine(Kernel):`")
+    found[-1].name = path.stem
+    return found[-1]
+
+
+def changed_functions(series: type[Kernel]) -> list[str]:
+    """Functions of the specification that differ from those of the series' parent, sorted."""
+    if series.parent is None:
+        return []
+    parent = SERIES[series.parent]
+    names = {name for name in (*dir(series), *dir(parent)) if not name.startswith("__")}
+    data = {"name", "parent", "commits", "release", "summary"}
+    return sorted(name for name in names - data if getattr(series, name, None) is not getattr(parent, name, None))

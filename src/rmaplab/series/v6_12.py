@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""v6.12: the merge rule of v6.15 and before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from rmaplab.series.v6_18 import V6_18
+
+if TYPE_CHECKING:
+    from rmaplab.kernel.objects import Vma
+    from rmaplab.kernel.vma import VmaMerge
+
+__all__ = ["V6_12"]
+
+
+class V6_12(V6_18):  # noqa: N801
+    """Before 879bca0a2c4f: the fork-child test looks at the absorbing VMA only.
+
+    An unfaulted VMA has an empty chain, which is not singular, so by
+    accident it never absorbed a faulted neighbour.
+    """
+
+    name = "v6.12"
+    parent: ClassVar[str | None] = None
+    commits: ClassVar[tuple[str, ...]] = ()
+    release = "v6.12"
+    summary = "merge rule of v6.15 and before"
+
+    def is_mergeable_anon_vma(self, vmg: VmaMerge, target: Vma) -> bool:
+        """Equal anon_vmas, or one side unfaulted and the absorbing VMA's chain singular."""
+        src = vmg.middle.anon_vma if vmg.middle is not None else None
+        if (target.anon_vma is None or src is None) and len(target.anon_vma_chain) == 1:
+            return True
+        return target.anon_vma is src

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""v6.18+9: the whole clean-up series as posted in January 2026 (v3, patches 1 to 9)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rmaplab.kernel import Kernel
+
+if TYPE_CHECKING:
+    from rmaplab.kernel.objects import Mm, Vma
+
+__all__ = ["V6_18_9"]
+
+
+class V6_18_9(Kernel):  # noqa: N801 (the series' own name)
+    """d17f02417a33: anon_vma_clone is told its operation; only fork looks for a reusable anon_vma.
+
+    Still without 3a206a8649f8: after a failed merge into an unfaulted VMA
+    the VMA keeps an anon_vma pointer that nothing backs.
+    """
+
+    name = "v6.18+9"
+    parent = "v6.18+8"
+    commits = ("d17f02417a33",)
+    release = "v7.0"
+    summary = "patch 9: separate out fork-only logic on anon_vma_clone()"
+
+    def cleanup_partial_anon_vmas(self, vma: Vma) -> None:
+        """Free the AVCs, and leave ``vma.anon_vma`` as the caller had set it."""
+        for avc in vma.anon_vma_chain:
+            self.anon_vma_chain_free(avc)
+        vma.anon_vma_chain.clear()
+
+    def dup_mmap_failed(self, mm: Mm) -> None:
+        """Leave the half-copied mm to exit_mmap (before 43873af772f8)."""
