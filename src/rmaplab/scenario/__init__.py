@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The scenario language: statements, parser and printer of ``*.rmap`` files."""
 
+from rmaplab.scenario.parser import load, parse
+from rmaplab.scenario.printer import format_scenario, format_statement
 from rmaplab.scenario.statements import (
     CALL_NAMES,
     COUNTS,
@@ -53,4 +55,8 @@ __all__ = [
     "Statement",
     "Walk",
     "Write",
+    "format_scenario",
+    "format_statement",
+    "load",
+    "parse",
 ]

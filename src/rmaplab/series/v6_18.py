@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.series.v6_18_1 import V6_18_1
 
@@ -21,8 +21,8 @@ class V6_18(V6_18_1):  # noqa: N801
     """
 
     name = "v6.18"
-    parent = "v6.12"
-    commits = ("879bca0a2c4f",)
+    parent: ClassVar[str | None] = "v6.12"
+    commits: ClassVar[tuple[str, ...]] = ("879bca0a2c4f",)
     release = "v6.18"
     summary = "before the clean-up series"
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from rmaplab.series.unwinding_fork import UnwindingFork
 from rmaplab.series.v6_18_3 import V6_18_2
 
@@ -17,6 +19,6 @@ class V6_18_1(UnwindingFork, V6_18_2):  # noqa: N801
     """
 
     name = "v6.18+1"
-    parent = "v6.18"
-    commits = ("542eda1a8329",)
+    parent: ClassVar[str | None] = "v6.18"
+    commits: ClassVar[tuple[str, ...]] = ("542eda1a8329",)
     summary = "patch 1: improve anon_vma_clone(), unlink_anon_vmas() comments, add asserts"

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from errno import ENOMEM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel.locking import Lock, Mode
 from rmaplab.kernel.rmap import u64
@@ -26,8 +26,8 @@ class V6_18_3(V6_18_4):  # noqa: N801
     """
 
     name = "v6.18+3"
-    parent = "v6.18+2"
-    commits = ("69e945845585",)
+    parent: ClassVar[str | None] = "v6.18+2"
+    commits: ClassVar[tuple[str, ...]] = ("69e945845585",)
     summary = "patch 3: skip unfaulted VMAs on anon_vma clone, unlink"
 
     def lock_anon_vma_root(self, root: AnonVma | None, anon_vma: AnonVma) -> AnonVma:
@@ -94,8 +94,8 @@ class V6_18_2(V6_18_3):  # noqa: N801
     """
 
     name = "v6.18+2"
-    parent = "v6.18+1"
-    commits = ("91901a441fa1",)
+    parent: ClassVar[str | None] = "v6.18+1"
+    commits: ClassVar[tuple[str, ...]] = ("91901a441fa1",)
     summary = "patch 2: eliminate partial anon_vma tear-down in anon_vma_fork()"
 
     def anon_vma_clone(self, dst: Vma, src: Vma, operation: Operation) -> int:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.series.v6_18_7 import V6_18_5
 
@@ -20,8 +20,8 @@ class V6_18_4(V6_18_5):  # noqa: N801
     """
 
     name = "v6.18+4"
-    parent = "v6.18+3"
-    commits = ("535f6b8df17d",)
+    parent: ClassVar[str | None] = "v6.18+3"
+    commits: ClassVar[tuple[str, ...]] = ("535f6b8df17d",)
     summary = "patch 4: remove unnecessary root lock dance in anon_vma clone, unmap"
 
     def unlink_removed_vma(self, survivor: Vma, removed: Vma) -> None:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from errno import ENOMEM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel.slab import Gfp
 from rmaplab.series.v6_18_8 import V6_18_8
@@ -25,8 +25,8 @@ class V6_18_7(V6_18_8):  # noqa: N801
     """
 
     name = "v6.18+7"
-    parent = "v6.18+6"
-    commits = ("85f03a86318c",)
+    parent: ClassVar[str | None] = "v6.18+6"
+    commits: ClassVar[tuple[str, ...]] = ("85f03a86318c",)
     summary = "patch 7: add vma_is_attached() helper"
 
     def anon_vma_clone(self, dst: Vma, src: Vma, operation: Operation) -> int:
@@ -72,8 +72,8 @@ class V6_18_6(V6_18_7):  # noqa: N801
     """7549e3d20f1a: helpers move to mm/internal.h; behaves as v6.18+5."""
 
     name = "v6.18+6"
-    parent = "v6.18+5"
-    commits = ("7549e3d20f1a",)
+    parent: ClassVar[str | None] = "v6.18+5"
+    commits: ClassVar[tuple[str, ...]] = ("7549e3d20f1a",)
     summary = "patch 6: make anon_vma functions internal"
 
 
@@ -81,6 +81,6 @@ class V6_18_5(V6_18_6):  # noqa: N801
     """53eb797ffc3a: a merge calls unlink_anon_vmas on the removed VMA itself, without a wrapper's check."""
 
     name = "v6.18+5"
-    parent = "v6.18+4"
-    commits = ("53eb797ffc3a",)
+    parent: ClassVar[str | None] = "v6.18+4"
+    commits: ClassVar[tuple[str, ...]] = ("53eb797ffc3a",)
     summary = "patch 5: remove anon_vma_merge() function"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel.slab import Gfp
 from rmaplab.series.v6_18_9 import V6_18_9
@@ -24,8 +24,8 @@ class V6_18_8(V6_18_9):  # noqa: N801
     """
 
     name = "v6.18+8"
-    parent = "v6.18+7"
-    commits = ("bfc2b13b05a1",)
+    parent: ClassVar[str | None] = "v6.18+7"
+    commits: ClassVar[tuple[str, ...]] = ("bfc2b13b05a1",)
     summary = "patch 8: allocate anon_vma_chain objects unlocked when possible"
 
     def check_anon_vma_clone(self, dst: Vma, src: Vma, operation: Operation) -> None:

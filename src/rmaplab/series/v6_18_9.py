@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel import Kernel
 
@@ -21,8 +21,8 @@ class V6_18_9(Kernel):  # noqa: N801 (the series' own name)
     """
 
     name = "v6.18+9"
-    parent = "v6.18+8"
-    commits = ("d17f02417a33",)
+    parent: ClassVar[str | None] = "v6.18+8"
+    commits: ClassVar[tuple[str, ...]] = ("d17f02417a33",)
     release = "v7.0"
     summary = "patch 9: separate out fork-only logic on anon_vma_clone()"
 

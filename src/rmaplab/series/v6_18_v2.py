@@ -19,7 +19,7 @@ class V6_18_V2(UnwindingFork, V6_18_9):  # noqa: N801
     """
 
     name = "v6.18+v2"
-    parent = "v6.18+9"
+    parent: ClassVar[str | None] = "v6.18+9"
     commits: ClassVar[tuple[str, ...]] = ()
     release = "never released"
     summary = "the eight-patch v2 posting: v3 without patch 2"
