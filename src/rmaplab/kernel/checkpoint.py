@@ -31,6 +31,7 @@ def copy_state(source: K, target: K) -> K:
             mm = mms[process.mm] = _copy_mm(process.mm, anon_vmas, vmas, folios)
         copied = target.add_process(name, mm)
         copied.mmap_hint = process.mmap_hint
+        copied.areas = process.areas
 
     avcs: dict[AnonVmaChain, AnonVmaChain] = {}
     for avc in source.slab.anon_vma_chain.live.values():

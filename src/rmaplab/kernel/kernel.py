@@ -87,15 +87,19 @@ class Kernel(Fork):
 
 
 class Process:
-    """A process: a name, an address space, and the calls it can make."""
+    """A process: a name, an address space, and the calls it can make.
 
-    __slots__ = ("kernel", "mm", "mmap_hint", "name")
+    ``areas`` are names for ranges, inherited by fork; the dictionary is replaced, never changed.
+    """
+
+    __slots__ = ("areas", "kernel", "mm", "mmap_hint", "name")
 
     def __init__(self, kernel: Kernel, name: str, mm: Mm) -> None:
         self.kernel = kernel
         self.name = name
         self.mm = mm
         self.mmap_hint = MMAP_BASE
+        self.areas: dict[str, Area] = {}
 
     def __repr__(self) -> str:
         return self.name
@@ -175,6 +179,7 @@ class Process:
         assert isinstance(mm, Mm)
         child = kernel.add_process(name, mm)
         child.mmap_hint = self.mmap_hint
+        child.areas = self.areas
         return child
 
     def share(self, name: str) -> Process:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from errno import EFAULT, ENOMEM
 from typing import TYPE_CHECKING
 
-from rmaplab.kernel.flags import PAGE_SIZE, VM_READ, VM_SHARED, VM_WRITE
+from rmaplab.kernel.flags import PAGE_SIZE, VM_ACCESS_FLAGS, VM_SHARED, VM_WRITE
 from rmaplab.kernel.locking import Lock, Mode
 from rmaplab.kernel.objects import FILE_PAGE, ZERO_PAGE, Folio
 from rmaplab.kernel.vma import VmaOps
@@ -31,7 +31,7 @@ class Memory(VmaOps):
         """
         self.locks.acquire(Lock.MMAP_LOCK, mm, Mode.READ)
         vma = mm.lookup(address)
-        needed = VM_WRITE if write else VM_READ
+        needed = VM_WRITE if write else VM_ACCESS_FLAGS  # x86: what can be accessed at all can be read
         rc = -EFAULT
         if vma is not None and (force or vma.vm_flags & needed):
             rc = self.handle_pte_fault(vma, address & -PAGE_SIZE, write)

@@ -29,7 +29,7 @@ from rmaplab.kernel.slab import Gfp
 if TYPE_CHECKING:
     from rmaplab.kernel.objects import AnonVma, AnonVmaChain, Folio, Vma
 
-__all__ = ["Operation", "Rmap", "Visit", "u64"]
+__all__ = ["Operation", "Rmap", "Visit", "linear_page_index", "u64"]
 
 
 class Operation(Enum):

@@ -76,6 +76,15 @@ class Slab:
         self._nowait_only = nowait_only
         self._retrying = False
 
+    def disarm(self) -> None:
+        """Drop the plan; ``count`` and ``failed`` stay readable."""
+        self._fail_at = 0
+
+    @property
+    def failing(self) -> bool:
+        """Whether a plan is set."""
+        return self._fail_at != 0
+
     def alloc(self, cache: KmemCache[T], gfp: Gfp) -> T | None:
         """A new object, or None if the plan says so."""
         if self._retrying and gfp is Gfp.KERNEL:

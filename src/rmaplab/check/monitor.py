@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Watches a series while it runs: what a state alone cannot show.
+
+A monitor is a subclass that wraps functions of the specification, so the
+specification itself carries no checks beyond the kernel's own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, ClassVar
+
+from rmaplab.check.invariants import InvariantViolation, violations
+from rmaplab.check.state import graph
+from rmaplab.kernel import Kernel
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from rmaplab.kernel.objects import AnonVma, Folio, Mm, Pte, Vma
+    from rmaplab.kernel.rmap import Operation, Visit
+    from rmaplab.kernel.vma import VmaMerge
+
+__all__ = ["HALF_BUILT", "REACHED", "Monitor", "monitored"]
+
+HALF_BUILT = "half-built VMA reached unlink_anon_vmas"
+
+REACHED = (
+    "anon_vma reused by fork",
+    "folio moved up the tree by its last mapper",
+    "fork failed",
+    "GFP_NOWAIT failed and the GFP_KERNEL retry served",
+    HALF_BUILT,
+    "links duplicated into an unfaulted VMA",
+    "neighbour's anon_vma shared",
+    "own anon_vma made by fork",
+    "page copied on write",
+    "page reused by its last mapper",
+    "VMA split",
+    "VMAs merged",
+)
+"""The *sometimes* properties: an exploration that never saw one was too small for it."""
+
+
+class Monitor(Kernel):
+    """A kernel that counts what it reached and reports what went wrong on the way.
+
+    ``foreign`` marks logic from a user's file: an exception in it is a crash of that logic.
+    """
+
+    foreign: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached: Counter[str] = Counter()
+
+    def copy(self) -> Self:
+        """An independent state; what was reached is counted together."""
+        new = super().copy()
+        new.reached = self.reached
+        return new
+
+    def check(self) -> None:
+        """Raise :class:`InvariantViolation` for the first invariant that does not hold."""
+        for ident, detail in violations(self):
+            raise InvariantViolation(ident, detail)
+
+    def _failing(self) -> bool:
+        return self.slab.failing
+
+    def _unchanged(self, before: dict[int, tuple[int, ...]] | None, function: str) -> None:
+        if before is not None and graph(self) != before:
+            self.events.report("AV-033", f"{function} failed and left the graph changed")
+
+    # --- fork --------------------------------------------------------------------------------
+
+    def anon_vma_fork(self, vma: Vma, pvma: Vma) -> int:
+        """I34 to I36, and failure atomicity."""
+        before = graph(self) if self._failing() else None
+        reusable = [avc.anon_vma for avc in pvma.anon_vma_chain if _reusable(avc.anon_vma)]
+        length = len(pvma.anon_vma_chain)
+        rc = super().anon_vma_fork(vma, pvma)
+        if rc != 0:
+            self._unchanged(before, "anon_vma_fork")
+        elif pvma.anon_vma is not None and vma.anon_vma is not None:
+            self._check_forked(vma, pvma.anon_vma, length, reusable)
+        return rc
+
+    def _check_forked(self, vma: Vma, parent: AnonVma, length: int, reusable: list[AnonVma]) -> None:
+        own = vma.anon_vma
+        assert own is not None
+        made = len(vma.anon_vma_chain) - length
+        self.reached["own anon_vma made by fork" if made else "anon_vma reused by fork"] += 1
+        if made not in (0, 1):
+            self.events.report("AV-034", f"{vma}: chain of {length + made} from one of {length}")
+        if bool(made) == bool(reusable):
+            self.events.report("AV-035", f"{vma}: {own}, reusable were {reusable}")
+        if made and own.parent is not parent:
+            self.events.report("AV-036", f"{own} hangs below {own.parent}, not {parent}")
+
+    def dup_mm(self, oldmm: Mm) -> Mm | int:
+        """Count the forks that failed."""
+        mm = super().dup_mm(oldmm)
+        if isinstance(mm, int):
+            self.reached["fork failed"] += 1
+        return mm
+
+    def copy_page_range(self, dst: Vma, src: Vma) -> None:
+        """I22: links first, pages after; children behind their parents in the trees."""
+        if src.anon_vma is not None:
+            for avc in src.anon_vma_chain:
+                order = [entry.vma for entry in avc.anon_vma.rb_root]
+                if dst not in order:
+                    self.events.report("AV-022", f"pages of {src} are shared before {dst} is in {avc.anon_vma}")
+                elif order.index(dst) < order.index(src):
+                    self.events.report("AV-022", f"{dst} stands before its parent {src} in {avc.anon_vma}")
+        super().copy_page_range(dst, src)
+
+    # --- links ---------------------------------------------------------------------------------
+
+    def anon_vma_clone(self, dst: Vma, src: Vma, operation: Operation) -> int:
+        """Failure atomicity, and the GFP_NOWAIT fallback."""
+        before = graph(self) if self._failing() else None
+        failed = self.slab.failed
+        rc = super().anon_vma_clone(dst, src, operation)
+        if rc != 0:
+            self._unchanged(before, "anon_vma_clone")
+        elif self.slab.failed > failed:
+            self.reached["GFP_NOWAIT failed and the GFP_KERNEL retry served"] += 1
+        return rc
+
+    def unlink_anon_vmas(self, vma: Vma) -> None:
+        """Count VMAs that were never finished."""
+        if vma.anon_vma is None and vma.anon_vma_chain:
+            self.reached[HALF_BUILT] += 1
+        super().unlink_anon_vmas(vma)
+
+    def free_pgtables(self, vmas: list[Vma]) -> None:
+        """I23: the pages are zapped by now."""
+        for vma in vmas:
+            for _, pte in vma.vm_mm.page_table.range(vma.vm_start, vma.vm_end):
+                if pte.folio.mapping is not None:
+                    self.events.report("AV-023", f"{vma} is unlinked while it maps {pte.folio}")
+        super().free_pgtables(vmas)
+
+    def find_mergeable_anon_vma(self, vma: Vma) -> AnonVma | None:
+        """Count neighbours that shared."""
+        anon_vma = super().find_mergeable_anon_vma(vma)
+        if anon_vma is not None:
+            self.reached["neighbour's anon_vma shared"] += 1
+        return anon_vma
+
+    # --- split and merge -------------------------------------------------------------------------
+
+    def split_vma(self, vma: Vma, address: int, new_below: bool) -> int:
+        """Failure atomicity."""
+        before = graph(self) if self._failing() else None
+        rc = super().split_vma(vma, address, new_below)
+        if rc != 0:
+            self._unchanged(before, "split_vma")
+        else:
+            self.reached["VMA split"] += 1
+        return rc
+
+    def dup_anon_vma(self, dst: Vma, src: Vma) -> int:
+        """Failure atomicity."""
+        before = graph(self) if self._failing() else None
+        unfaulted = dst.anon_vma is None
+        rc = super().dup_anon_vma(dst, src)
+        if rc != 0:
+            self._unchanged(before, "dup_anon_vma")
+        elif unfaulted and dst.anon_vma is not None:
+            self.reached["links duplicated into an unfaulted VMA"] += 1
+        return rc
+
+    def commit_merge(
+        self, vmg: VmaMerge, target: Vma, exporter: Vma | None, start: int, end: int, removed: tuple[Vma, ...] = ()
+    ) -> Vma | None:
+        """I32: one anon_vma at most, and no fork child beside something unfaulted."""
+        parts = {target, *removed, *(() if vmg.middle is None else (vmg.middle,))}
+        faulted = [vma for vma in parts if vma.anon_vma is not None]
+        unfaulted = vmg.middle is None or len(faulted) < len(parts)
+        if len({vma.anon_vma for vma in faulted}) > 1:
+            self.events.report("AV-032", f"merge of {sorted(map(str, parts))} with different anon_vmas")
+        if unfaulted and any(len(vma.anon_vma_chain) > 1 for vma in faulted):
+            self.events.report("AV-032", f"merge of {sorted(map(str, parts))}: a fork child and an unfaulted range")
+        merged = super().commit_merge(vmg, target, exporter, start, end, removed)
+        if merged is not None:
+            self.reached["VMAs merged"] += 1
+        return merged
+
+    # --- faults and walks --------------------------------------------------------------------------
+
+    def handle_mm_fault(self, mm: Mm, address: int, write: bool, *, force: bool = False) -> int:
+        """I37 for reads."""
+        before = None if write else graph(self)
+        rc = super().handle_mm_fault(mm, address, write, force=force)
+        if before is not None and graph(self) != before:
+            self.events.report("AV-037", f"a read of {address:#x} changed the reverse map")
+        return rc
+
+    def do_wp_page(self, vma: Vma, address: int, pte: Pte) -> int:
+        """Count copies."""
+        rc = super().do_wp_page(vma, address, pte)
+        if rc == 0 and pte.folio.mapping is not None and not pte.writable:
+            self.reached["page copied on write"] += 1
+        return rc
+
+    def folio_move_anon_rmap(self, folio: Folio, vma: Vma) -> None:
+        """Count reuse, and the case that usual prose denies: a folio that moves up the tree."""
+        old = folio.mapping
+        super().folio_move_anon_rmap(folio, vma)
+        self.reached["page reused by its last mapper"] += 1
+        while old is not None and old is not old.root and old is not vma.anon_vma:
+            old = old.parent
+            if old is vma.anon_vma:
+                self.reached["folio moved up the tree by its last mapper"] += 1
+
+    def rmap_walk_anon(self, folio: Folio) -> list[Visit]:
+        """I37 for walks."""
+        before = graph(self)
+        visits = super().rmap_walk_anon(folio)
+        if graph(self) != before:
+            self.events.report("AV-037", f"a walk of {folio} changed the reverse map")
+        return visits
+
+
+def _reusable(anon_vma: AnonVma) -> bool:
+    return anon_vma.num_active_vmas == 0 and anon_vma.num_children <= 1
+
+
+_monitored: dict[type[Kernel], type[Monitor]] = {}
+
+
+def monitored(series: type[Kernel]) -> type[Monitor]:
+    """The series with a monitor around it; always the same class for the same series."""
+    if series not in _monitored:
+        _monitored[series] = _with_monitor(series)
+    return _monitored[series]
+
+
+def _with_monitor(series: type[Kernel]) -> type[Monitor]:
+    foreign = not series.__module__.startswith("rmaplab.")
+    return type(f"Monitored{series.__name__}", (Monitor, series), {"__doc__": series.__doc__, "foreign": foreign})

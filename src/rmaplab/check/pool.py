@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Worker processes that expand states, or none."""
+
+from __future__ import annotations
+
+import gc
+import signal
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rmaplab.check.expand import Expander, Expansion, History
+
+    Expand = Callable[[Iterator[list[History]]], Iterator[Expansion]]
+
+__all__ = ["workers"]
+
+_expander: Expander
+
+
+@contextmanager
+def workers(expander: Expander, jobs: int) -> Iterator[Expand]:
+    """A function that expands lists of histories, in order, in ``jobs`` processes (1: this one)."""
+    if jobs <= 1:
+        enabled = gc.isenabled()
+        gc.disable()  # states are full of cycles and short-lived: collect between chunks instead
+        try:
+            yield lambda tasks: map(_collecting(expander.expand), tasks)
+        finally:
+            if enabled:
+                gc.enable()
+        return
+    # Forked workers share the parent's expander; nobody else's threads are running.
+    with get_context("fork").Pool(jobs, _start_worker, (expander,)) as pool:
+        yield lambda tasks: pool.imap(_expand, tasks)
+
+
+def _start_worker(expander: Expander) -> None:
+    global _expander
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    gc.disable()
+    _expander = expander
+
+
+def _expand(histories: list[History]) -> Expansion:
+    return _collecting(_expander.expand)(histories)
+
+
+def _collecting(expand: Callable[[list[History]], Expansion]) -> Callable[[list[History]], Expansion]:
+    def expand_and_collect(histories: list[History]) -> Expansion:
+        expansion = expand(histories)
+        gc.collect(1)
+        return expansion
+
+    return expand_and_collect
