@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rmaplab.notebook import HtmlTable
+
 __all__ = [
     "AnonVmaView",
     "FolioView",
@@ -89,7 +91,7 @@ class SlabView:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(HtmlTable):
     """The whole state."""
 
     processes: tuple[ProcessView, ...]

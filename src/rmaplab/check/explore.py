@@ -13,10 +13,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import xor
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.check.expand import Expander, Step
 from rmaplab.check.pool import workers
+from rmaplab.notebook import HtmlTable
 from rmaplab.scenario import Fail, Scenario, format_scenario
 
 if TYPE_CHECKING:
@@ -67,11 +70,12 @@ class Progress(NamedTuple):
 
 
 @dataclass(slots=True)
-class Exploration:
+class Exploration(HtmlTable):
     """The result.  ``verdict`` is holds, violated or no-verdict (then ``reason`` says what ran out).
 
     ``reached`` counts *sometimes* properties over all transitions,
-    ``failures`` what injected failures did.
+    ``failures`` what injected failures did.  ``digest`` is the exclusive or
+    of all states' fingerprints: equal for equal sets of states.
     """
 
     series: str
@@ -81,6 +85,7 @@ class Exploration:
     states: int = 0
     transitions: int = 0
     depth: int = 0
+    digest: int = 0
     seconds: float = 0.0
     interrupted: bool = False
     reached: Counter[str] = field(default_factory=Counter)
@@ -130,6 +135,7 @@ def explore(
         return search.gave_up(f"interrupted at depth {search.result.depth}")
     finally:
         search.result.states = len(search.visited)
+        search.result.digest = reduce(xor, search.visited) & 0xFFFF_FFFF_FFFF_FFFF
         search.result.seconds = time.perf_counter() - began
         if search.result.findings:
             search.result.verdict = "violated"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, assert_never
 
 from rmaplab.check.execute import NO_PLAN, Plan, execute
 from rmaplab.check.monitor import monitored
+from rmaplab.notebook import HtmlTable
 from rmaplab.scenario import (
     ExpectCount,
     ExpectInvariants,
@@ -61,7 +62,7 @@ class Violation:
 
 
 @dataclass(slots=True)
-class RunResult:
+class RunResult(HtmlTable):
     """All that a run brought to light; ``kernel`` is the machine at its end."""
 
     series: str
@@ -101,7 +102,7 @@ def run(
             case Fail(n=n, nowait=nowait):
                 runner.plan = Plan(n, nowait)
             case Snapshot(name=name):
-                runner.result.snapshots[name] = kernel.snapshot()
+                runner.result.snapshots[name] = kernel.snapshot(canonical=False)
             case ExpectCount() | ExpectProcessCount() | ExpectInvariants() | ExpectViolates() | ExpectResult():
                 runner.expect(statement)
             case _:
@@ -163,7 +164,7 @@ class _Runner:
 
     def counts(self) -> dict[str, int]:
         """What ``expect WHAT N`` can ask for."""
-        snapshot = self.result.kernel.snapshot()
+        snapshot = self.result.kernel.snapshot(canonical=False)
         return {
             "anon_vmas": snapshot.slab.anon_vma,
             "anon_vma_chains": snapshot.slab.anon_vma_chain,
@@ -175,7 +176,7 @@ class _Runner:
 
     def process_counts(self, name: str) -> dict[str, int]:
         """What ``expect P1 WHAT N`` can ask for; all 0 for a process that does not run."""
-        snapshot = self.result.kernel.snapshot()
+        snapshot = self.result.kernel.snapshot(canonical=False)
         process = next((process for process in snapshot.processes if process.name == name), None)
         if process is None:
             return {"anon_vma_chains": 0, "folios": 0, "vmas": 0}

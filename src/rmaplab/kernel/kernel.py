@@ -77,9 +77,9 @@ class Kernel(Fork):
         process = self.processes[name] = Process(self, name, mm)
         return process
 
-    def snapshot(self) -> Snapshot:
-        """The whole state as an immutable value, identities renamed in order of appearance."""
-        return take_snapshot(self)
+    def snapshot(self, *, canonical: bool = True) -> Snapshot:
+        """The whole state as an immutable value, objects renumbered in order of appearance if ``canonical``."""
+        return take_snapshot(self, canonical=canonical)
 
     def copy(self) -> Self:
         """An independent copy of the whole state (not of counts and listeners)."""

@@ -16,21 +16,22 @@ __all__ = ["take_snapshot"]
 
 
 class _Namer:
-    """Numbers objects in the order in which they are first met."""
+    """Numbers objects in the order in which they are first met, or keeps the kernel's numbers."""
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, canonical: bool) -> None:
         self.prefix = prefix
+        self.canonical = canonical
         self.names: dict[object, str] = {}
 
     def __call__(self, obj: object) -> str:
-        return self.names.setdefault(obj, f"{self.prefix}{len(self.names)}")
+        return self.names.setdefault(obj, f"{self.prefix}{len(self.names)}" if self.canonical else str(obj))
 
 
 class _View:
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: Kernel, canonical: bool) -> None:
         self.kernel = kernel
-        self.mm_name, self.vma_name = _Namer("mm"), _Namer("vma")
-        self.av_name, self.folio_name = _Namer("av"), _Namer("folio")
+        self.mm_name, self.vma_name = _Namer("mm", canonical), _Namer("vma", canonical)
+        self.av_name, self.folio_name = _Namer("av", canonical), _Namer("folio", canonical)
         self.mms: dict[Mm, None] = {process.mm: None for process in kernel.processes.values()}
 
     def vma(self, vma: Vma) -> VmaView:
@@ -95,6 +96,10 @@ class _View:
         )
 
 
-def take_snapshot(kernel: Kernel) -> Snapshot:
-    """The state of every process, anon_vma and mapped anonymous folio."""
-    return _View(kernel).take()
+def take_snapshot(kernel: Kernel, *, canonical: bool = True) -> Snapshot:
+    """The state of every process, anon_vma and mapped anonymous folio.
+
+    With ``canonical`` objects are numbered as they appear, so equal states give
+    equal snapshots; without, they keep the numbers they were made with.
+    """
+    return _View(kernel, canonical).take()

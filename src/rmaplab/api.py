@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The package's Python face: the verbs as functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rmaplab.check.explore import Exploration, explore
+from rmaplab.check.histories import Bounds
+from rmaplab.check.monitor import Monitor, monitored
+from rmaplab.check.run import RunResult
+from rmaplab.check.run import run as run_scenario
+from rmaplab.scenario import Scenario, parse
+from rmaplab.series import DEFAULT, find
+from rmaplab.workload.replay import ReplayResult
+from rmaplab.workload.replay import replay as replay_traces
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+__all__ = ["Kernel", "check", "replay", "run"]
+
+
+def Kernel(series: str = DEFAULT) -> Monitor:  # noqa: N802 (reads as the class it makes)
+    """A machine with the logic of a series, its invariants watched; see ``Monitor.check``.
+
+    Raises :class:`~rmaplab.errors.UsageError` for a series that does not exist.
+    """
+    return monitored(find(series))()
+
+
+def run(scenario: Scenario | str, series: str = DEFAULT) -> RunResult:
+    """Run a scenario, given parsed or as text."""
+    return run_scenario(parse(scenario) if isinstance(scenario, str) else scenario, find(series))
+
+
+def check(series: str = DEFAULT, start: Scenario | None = None, *, jobs: int = 1, **bounds: int) -> Exploration:
+    """Explore all histories within bounds (fields of :class:`~rmaplab.check.histories.Bounds`) up to a violation."""
+    return explore(series, Bounds(**bounds), start, jobs=jobs)
+
+
+def replay(*traces: str | PathLike[str], series: str = DEFAULT) -> ReplayResult:
+    """Replay recorded traces, one after the other, on one machine."""
+    return replay_traces([Path(trace) for trace in traces], find(series))

@@ -1,0 +1,11 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""``python -m rmaplab.cli``."""
+
+import sys
+
+from rmaplab.cli import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What there is to choose from."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from rmaplab.check.invariants import INVARIANTS
+from rmaplab.series import SERIES, changed_functions
+from rmaplab.workload.trace import TraceReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+__all__ = ["CATALOGUES", "shipped_traces"]
+
+Item = dict[str, Any]
+
+
+def _series() -> list[Item]:
+    return [
+        {
+            "name": series.name,
+            "summary": series.summary,
+            "description": " ".join((series.__doc__ or "").split()),
+            "parent": series.parent,
+            "commits": list(series.commits),
+            "first_release": series.release,
+            "differs_in": changed_functions(series),
+        }
+        for series in SERIES.values()
+    ]
+
+
+def _invariants() -> list[Item]:
+    return [
+        {
+            "id": invariant.id,
+            "statement": invariant.statement,
+            "source": invariant.source,
+            "checked": "between calls" if invariant.check else "while a call runs",
+        }
+        for invariant in INVARIANTS.values()
+    ]
+
+
+def data_files(folder: str, suffix: str) -> list[Path]:
+    """Files that the package ships, by name."""
+    root = resources.files("rmaplab") / "data" / folder
+    with resources.as_file(root) as path:
+        return sorted(path.glob(f"*{suffix}"))
+
+
+def _zoo() -> list[Item]:
+    items = []
+    for path in data_files("zoo", ".rmap"):
+        head = [line[1:].strip() for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+        series = head[1].removeprefix("series:").strip()
+        items.append({"name": path.stem, "summary": head[0], "series": series, "scenario": str(path)})
+    return items
+
+
+def shipped_traces() -> list[Path]:
+    """The recorded traces in the package."""
+    return data_files("traces", ".trace")
+
+
+def _workloads() -> list[Item]:
+    items = []
+    for path in shipped_traces():
+        with TraceReader(path) as reader:
+            header = reader.header
+        items.append(
+            {
+                "name": path.stem,
+                "summary": " ".join(header.command),
+                "recorded_on": f"Linux {header.kernel}, {header.arch}",
+                "trace": str(path),
+            }
+        )
+    return items
+
+
+CATALOGUES: dict[str, Callable[[], list[Item]]] = {
+    "designs": list,
+    "invariants": _invariants,
+    "series": _series,
+    "workloads": _workloads,
+    "zoo": _zoo,
+}

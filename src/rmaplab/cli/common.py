@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What all verbs share: options, output, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from rmaplab.errors import InputError
+from rmaplab.report.documents import stamp
+from rmaplab.series import DEFAULT
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+__all__ = ["add_logic", "add_output", "advance", "bar", "emit", "jobs_default", "note"]
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """``--json``, ``-o``, ``-q``, ``-v`` and ``--seed``."""
+    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the result there instead of to stdout")
+    parser.add_argument("-q", "--quiet", action="store_true", help="no messages and no progress on stderr")
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed of anything random (nothing in this version is: accepted by all verbs)",
+    )
+
+
+def add_logic(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """``--series NAME`` and ``--design NAME|FILE.py``, which select the modelled logic."""
+    what = "repeat to compare" if several else f"default {DEFAULT}"
+    parser.add_argument(
+        "--series",
+        "--design",
+        dest="series",
+        metavar="NAME|FILE.py",
+        action="append" if several else "store",
+        default=None if several else DEFAULT,
+        help=f"the kernel's logic: a series (see `rmaplab list series`) or a file that subclasses one; {what}",
+    )
+
+
+def emit(args: argparse.Namespace, kind: str, document: dict[str, Any], text: Callable[[], str]) -> None:
+    """Write the JSON document, or the text, to stdout or ``-o``."""
+    rendered = json.dumps(stamp(kind, document), indent=2) + "\n" if args.json else text()
+    if args.output is None or args.output == "-":
+        sys.stdout.write(rendered)
+        return
+    try:
+        Path(args.output).write_text(rendered, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{args.output}: cannot be written: {error.strerror}") from error
+
+
+def note(args: argparse.Namespace, message: str) -> None:
+    """A message on stderr, unless ``-q``."""
+    if not args.quiet:
+        print(f"rmaplab: {message}", file=sys.stderr)
+
+
+@contextmanager
+def bar(args: argparse.Namespace, what: str, unit: str, total: int | None = None) -> Iterator[tqdm[Any]]:
+    """A progress bar on stderr if that is a terminal, with rate and, where the total is known, an estimate."""
+    show = not args.quiet and sys.stderr.isatty()
+    with tqdm(total=total, desc=what, unit=unit, unit_scale=True, disable=not show, leave=False) as progress:
+        yield progress
+
+
+def advance(progress: tqdm[Any]) -> Callable[[int], None]:
+    """A callback that is told the total so far and moves the bar there."""
+    return lambda total: _update(progress, total)
+
+
+def jobs_default() -> int:
+    """One worker process for each core that may be used."""
+    return max(1, len(os.sched_getaffinity(0)))
+
+
+def _update(progress: tqdm[Any], total: int) -> None:
+    progress.update(total - progress.n)

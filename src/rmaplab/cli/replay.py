@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Replay recorded traces on one or more series: objects, bytes, allocations, locks, walks.
+
+Calls that are not modelled yet are counted and named.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rmaplab.cli.common import add_logic, add_output, advance, bar, emit
+from rmaplab.report.documents import replay_document
+from rmaplab.report.text import replay_text
+from rmaplab.series import DEFAULT, find
+from rmaplab.workload.replay import replay as replay_traces
+
+if TYPE_CHECKING:
+    import argparse
+
+__all__ = ["prepare_parser", "run"]
+
+
+def prepare_parser(parser: argparse.ArgumentParser) -> None:
+    """The verb's arguments."""
+    parser.add_argument("traces", metavar="TRACE", nargs="+", help="a file that `rmaplab record` wrote")
+    add_logic(parser, several=True)
+    add_output(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Replay on each series in turn."""
+    chosen = [find(name) for name in dict.fromkeys(args.series or [DEFAULT])]
+    traces = [Path(trace) for trace in args.traces]
+    results = []
+    for series in chosen:
+        with bar(args, f"replay on {series.name}", " events") as progress:
+            results.append(replay_traces(traces, series, progress=advance(progress)))
+        if results[-1].interrupted:
+            break
+    emit(args, "replay", replay_document(args.traces, results), lambda: replay_text(results))
+    return 130 if results[-1].interrupted else 0
