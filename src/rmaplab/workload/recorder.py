@@ -8,7 +8,7 @@ the calling process, so the caller should have no other children meanwhile.
 import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import current_thread, main_thread
@@ -67,15 +67,17 @@ def record(
         raise InputError(f"{words[0]}: cannot record on {system.machine}: use {' or '.join(ABIS)}")
     header = Header(tuple(words), system.machine, system.release, os.sysconf("SC_PAGESIZE"))
     writer = TraceWriter(output, header)
+    tracer = Tracer(abi, _emitter(writer, progress))
     try:
-        tracer = Tracer(launch(words, abi, use_filter=use_filter), abi, _emitter(writer, progress))
-        _follow(tracer)
+        with _stopped_by_signals(tracer):
+            started = launch(words, abi, use_filter=use_filter)
+            tracer.run(started)
     except BaseException:
-        writer.discard()
+        _close_after_error(writer, tracer)
         raise
     if not tracer.started and not tracer.stopping:
         writer.discard()
-        raise _not_run(words[0], tracer.launch.failure())
+        raise _not_run(words[0], started.failure())
     writer.close(interrupted=tracer.stopping, status=tracer.status)
     if progress is not None:
         progress(writer.events)
@@ -104,14 +106,12 @@ def _emitter(writer: TraceWriter, progress: Callable[[int], None] | None) -> Cal
     return emit
 
 
-def _follow(tracer: Tracer) -> None:
-    with _stopped_by_signals(tracer):
-        try:
-            tracer.run()
-        except BaseException:
-            tracer.kill()
-            tracer.run()
-            raise
+def _close_after_error(writer: TraceWriter, tracer: Tracer) -> None:
+    if tracer.started:
+        with suppress(InputError):  # the disk is full, and the caller hears of that already
+            writer.close(interrupted=True)
+    else:
+        writer.discard()
 
 
 @contextmanager

@@ -14,7 +14,8 @@ class Call:
     """A system call under way: its name, its arguments, and for a new task how it shares.
 
     ``sharing`` is "fork" for an address space of its own, else "thread",
-    "vfork" or "vm"; empty for a call that makes no task.
+    "vfork" or "vm"; empty for a call that makes no task. ``done`` says that
+    the new task was seen.
     """
 
     name: str
@@ -23,9 +24,14 @@ class Call:
     done: bool = False
 
     @property
+    def is_exec(self) -> bool:
+        """Whether the call replaces the address space."""
+        return self.name in ("execve", "execveat")
+
+    @property
     def alone(self) -> bool:
         """Whether no other call may change or copy the address space meanwhile."""
-        return self.sharing in ("", "fork") and self.name not in ("execve", "execveat")
+        return self.sharing in ("", "fork") and not self.is_exec
 
 
 @dataclass(slots=True, eq=False)
@@ -48,13 +54,17 @@ class Space:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """One task: its number in the trace (None: not recorded), ids, and call under way."""
+    """One task: its number in the trace (None: not recorded), ids, and call under way.
+
+    ``making`` says that the event of a new task may still come from it.
+    """
 
     number: int | None
     pid: int
     group: int
     space: Space
     call: Call | None = None
+    making: bool = False
     exited: bool = False
 
     def __post_init__(self) -> None:

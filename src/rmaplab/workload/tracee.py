@@ -170,8 +170,8 @@ def _pass_if_killed(error: PtraceError) -> None:
 def _refused(program: str, code: int | None) -> InputError:
     why = os.strerror(code or 0)
     return InputError(
-        f"{program}: tracing it is refused ({why}): set kernel.yama.ptrace_scope to 1 or 0,"
-        " and in a container allow ptrace (--cap-add=SYS_PTRACE)"
+        f"{program}: tracing it is refused ({why}): set kernel.yama.ptrace_scope to 1 or 0, in a container"
+        " allow ptrace (--cap-add=SYS_PTRACE), and do not record from within a debugger or another recording"
     )
 
 
