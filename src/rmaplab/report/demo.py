@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Demo", "Drawing", "Trace", "Verdict", "demo_document", "demo_text", "failure_rows"]
 
-MAIL = "20260118 [PATCH v3 2/9] mm/rmap: eliminate partial anon_vma tear-down in anon_vma_fork()"
+MAIL = "[PATCH v3 2/9] mm/rmap: eliminate partial anon_vma tear-down in anon_vma_fork(), 18 January 2026"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,10 @@ class Drawing:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A claim of the mail (in our words), whether it holds, and the figures."""
+    """A claim of the mail (in our words), whether it ``holds``, ``fails`` or holds ``in part``, and the figures."""
 
     claim: str
-    holds: bool
+    result: str
     why: str
 
 
@@ -100,18 +101,22 @@ def demo_text(demo: Demo) -> str:
     if demo.verdicts:
         lines += ["Verdicts", ""]
     for verdict in demo.verdicts:
-        lines += [f"{'holds ' if verdict.holds else 'FAILS '} {verdict.claim}", f"       {verdict.why}", ""]
-    lines += demo.notes
+        lines += [f"{verdict.result.upper():<8} {verdict.claim}", *_wrapped(verdict.why), ""]
+    lines += [line for text in demo.notes for line in (*textwrap.wrap(text, 78), "")]
     if demo.interrupted:
         lines.append("interrupted: what is above was finished")
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _wrapped(text: str) -> list[str]:
+    return textwrap.wrap(text, 78, initial_indent=" " * 9, subsequent_indent=" " * 9)
+
+
 def _failing(demo: Demo) -> list[str]:
     bounds = demo.failing[0].bounds
     lines = [
-        f"a) Every fork after every history of up to {bounds.calls - 1} calls ({bounds.processes} processes, "
-        f"{bounds.areas} area of {bounds.pages} pages),",
+        f"a) Every fork after every history of up to {bounds.calls - 1} calls ({bounds.processes} processes alive, "
+        f"{bounds.areas} area of {bounds.pages} page),",
         "   with each of its allocations failing once",
         "",
         *table(failure_rows(demo.failing)),
@@ -145,7 +150,7 @@ def demo_document(demo: Demo) -> dict[str, Any]:
         "drawings": [{"title": drawing.title, "lines": drawing.lines} for drawing in demo.drawings],
         "notes": demo.notes,
         "verdicts": [
-            {"claim": verdict.claim, "holds": verdict.holds, "why": verdict.why} for verdict in demo.verdicts
+            {"claim": verdict.claim, "result": verdict.result, "why": verdict.why} for verdict in demo.verdicts
         ],
         "interrupted": demo.interrupted,
     }

@@ -36,7 +36,8 @@ def draw(snapshot: Snapshot) -> list[str]:
         lines.append("(no anon_vma)")
     if left_out:
         lines.append(f"... and {len(left_out)} more VMAs")
-    lines += [_folio(folio) for folio in snapshot.folios]
+    names = {process.mm: process.name for process in reversed(snapshot.processes)}
+    lines += [_folio(folio, names) for folio in snapshot.folios]
     return [line[:WIDTH].rstrip() for line in lines]
 
 
@@ -73,7 +74,7 @@ def _crossing(anon_vma: AnonVmaView, vma: VmaView) -> str:
     return "(o)" if anon_vma.id in vma.chain else "."
 
 
-def _folio(folio: FolioView) -> str:
-    places = " ".join(f"{pte.mm}:{pte.address:#x}{'w' if pte.writable else ''}" for pte in folio.ptes)
+def _folio(folio: FolioView, names: dict[str, str]) -> str:
+    places = ", ".join(f"{names.get(pte.mm, '?')}{' (w)' if pte.writable else ''}" for pte in folio.ptes)
     kind = "exclusive" if folio.exclusive else f"mapcount {folio.mapcount}"
-    return f"{folio.id} -> {folio.mapping}, {kind}: {places}"
+    return f"{folio.id} -> {folio.mapping}, {kind}, mapped by {places}"

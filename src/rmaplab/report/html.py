@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["demo_page"]
 
 _STYLE = """
-:root { color-scheme: light dark; --line: #8884; --good: #2a7f3f; --bad: #c0392b; --soft: #8881; }
+:root { color-scheme: light dark; --line: #8884; --good: #2a7f3f; --bad: #c0392b; --soso: #b9770e; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
@@ -28,7 +28,8 @@ td.some { color: var(--bad); font-weight: 600; }
 pre { background: var(--soft); padding: .8rem 1rem; overflow-x: auto; font-size: .85rem; line-height: 1.35; }
 .wide { overflow-x: auto; }
 .verdict { border-left: .3rem solid var(--good); padding: .2rem 0 .2rem 1rem; margin: 1rem 0; }
-.verdict.fails { border-color: var(--bad); } .verdict b { display: block; } .verdict span { opacity: .8; }
+.verdict.partly { border-color: var(--soso); } .verdict.fails { border-color: var(--bad); } 
+.verdict b { display: block; } .verdict span { opacity: .8; }
 figure { margin: 1rem 0; } figcaption { font-weight: 600; }
 """
 
@@ -72,10 +73,9 @@ def _verdicts(demo: Demo) -> Iterator[str]:
     if demo.interrupted:
         yield "<p><b>Interrupted: what is here was finished.</b></p>"
     for verdict in demo.verdicts:
-        kind = "verdict" if verdict.holds else "verdict fails"
-        word = "holds" if verdict.holds else "fails"
+        kind = {"holds": "verdict", "in part": "verdict partly"}.get(verdict.result, "verdict fails")
         claim = verdict.claim[0].upper() + verdict.claim[1:]
-        yield f'<div class="{kind}"><b>{escape(claim)}: {word}</b><span>{escape(verdict.why)}</span></div>'
+        yield f'<div class="{kind}"><b>{escape(claim)}: {verdict.result}</b><span>{escape(verdict.why)}</span></div>'
     yield from (f"<p>{escape(text)}</p>" for text in demo.notes)
 
 
@@ -85,8 +85,8 @@ def _failing(demo: Demo) -> Iterator[str]:
     bounds = demo.failing[0].bounds
     yield "<h2>Every fork, every allocation failing once</h2>"
     yield (
-        f"<p>After every history of up to {bounds.calls - 1} calls of {bounds.processes} processes on "
-        f"{bounds.areas} area of {bounds.pages} pages. <i>Half-built</i>: forks that handed a half-built VMA to "
+        f"<p>After every history of up to {bounds.calls - 1} calls of at most {bounds.processes} processes on "
+        f"{bounds.areas} area of {bounds.pages} page. <i>Half-built</i>: forks that handed a half-built VMA to "
         "unlink_anon_vmas(); <i>assertions</i>: forks in which one of the kernel's fired; <i>leaked</i> AVCs were "
         "left behind, <i>dangling</i> ones point to a freed VMA; <i>changed</i>: failed forks that left VMAs, "
         "links or counters changed.</p>"

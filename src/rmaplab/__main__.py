@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""``python -m rmaplab.cli``."""
+"""``python -m rmaplab``."""
 
 import sys
 
-from rmaplab.cli import main
+from rmaplab.cli.main import main
 
 __all__: list[str] = []
 

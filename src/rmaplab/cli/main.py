@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: ``rmaplab VERB``, one module a verb.
+
+Exit codes: 0 holds or done, 1 violation or difference found, 2 usage, 3 no
+verdict, 4 input unreadable, 70 a bug of rmaplab, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import traceback
+from importlib import metadata
+from typing import TYPE_CHECKING
+
+from rmaplab.cli import check, demo, doctor, list_, record, replay, run
+from rmaplab.errors import RmaplabError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_VERBS = {
+    "demo": demo,
+    "run": run,
+    "check": check,
+    "record": record,
+    "replay": replay,
+    "list": list_,
+    "doctor": doctor,
+}
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `rmaplab ... | head` ends quietly
+    try:
+        args = _parser().parse_args(argv)
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except RmaplabError as error:
+        print(f"rmaplab: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("rmaplab: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except OSError as error:
+        print(f"rmaplab: cannot write the output: {error}", file=sys.stderr)
+        return 4
+    except Exception:
+        traceback.print_exc()
+        print("rmaplab: this is a bug of rmaplab; please report it with the lines above", file=sys.stderr)
+        return RmaplabError.exit_code
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours: one line and a hint, exit 2."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(f"{message}; `{self.prog} --help` shows the usage")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="rmaplab", description="Linux's anonymous reverse map as an executable specification.")
+    parser.add_argument("--version", action="version", version=f"rmaplab {metadata.version('rmaplab')}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
+    for name, module in _VERBS.items():
+        summary = (module.__doc__ or "").splitlines()[0]
+        verb = verbs.add_parser(
+            name,
+            help=summary,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.prepare_parser(verb)
+        verb.set_defaults(run=module.run)
+    return parser
