@@ -76,4 +76,7 @@ class Locking:
 
     def holds(self, lock: Lock, owner: object, mode: Mode = Mode.READ) -> bool:
         """Whether the lock is held, at least in this mode."""
-        return any(kind is lock and who is owner and how >= mode for kind, who, how in self.held)
+        for kind, who, how in self.held:  # noqa: SIM110 (any() costs three times as much, and this is hot)
+            if kind is lock and who is owner and how >= mode:
+                return True
+        return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from rmaplab.kernel.flags import PAGE_SHIFT
+from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE
 from rmaplab.kernel.interval_tree import IntervalTree
 
 if TYPE_CHECKING:
@@ -191,8 +191,14 @@ class PageTable:
             keys = [key for key in range(first, last + 1) if key in self.tables]
         else:
             keys = sorted(key for key in self.tables if first <= key <= last)
-        found = [item for key in keys for item in self.tables[key].items() if start <= item[0] < end]
-        found.sort(key=_address)
+        found: list[tuple[int, Pte]] = []
+        for key in keys:
+            table = self.tables[key]
+            low, high = max(start, key << self.SHIFT), min(end, (key + 1) << self.SHIFT)
+            if (high - low) >> PAGE_SHIFT < len(table):
+                found += [(address, table[address]) for address in range(low, high, PAGE_SIZE) if address in table]
+            else:
+                found += sorted((item for item in table.items() if low <= item[0] < high), key=_address)
         return found
 
     def __iter__(self) -> Iterator[tuple[int, Pte]]:

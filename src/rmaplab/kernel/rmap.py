@@ -219,37 +219,30 @@ class Rmap(Services):
         self.check_anon_vma_clone_state(dst, src)
         if operation is Operation.FORK:
             return
-        warn = self.vm_warn_on
-        warn(src.vm_mm is not dst.vm_mm, f"anon_vma_clone: {operation.value} across two mms")
+        warn, what = self.vm_warn_on, operation.value
+        warn(src.vm_mm is not dst.vm_mm, "anon_vma_clone: {} across two mms", what)
         warn(
             src.anon_vma is not None and dst.anon_vma is None,
-            f"anon_vma_clone: {operation.value} into {dst} without an anon_vma",
+            "anon_vma_clone: {} into {} without an anon_vma",
+            what,
+            dst,
         )
         if operation is Operation.MERGE_UNFAULTED:
-            warn(len(src.anon_vma_chain) > 1, f"anon_vma_clone: merge from fork child {src}")
+            warn(len(src.anon_vma_chain) > 1, "anon_vma_clone: merge from fork child {}", src)
         else:
-            warn(dst.attached, f"anon_vma_clone: {operation.value} into attached {dst}")
+            warn(dst.attached, "anon_vma_clone: {} into attached {}", what, dst)
 
     def check_anon_vma_clone_state(self, dst: Vma, src: Vma) -> None:
         """The part of the promise that holds whatever the operation."""
         warn = self.vm_warn_on
-        warn(
-            not self.locks.holds(Lock.MMAP_LOCK, src.vm_mm, Mode.WRITE),
-            "anon_vma_clone: mmap_lock not held for writing",
-        )
-        warn(
-            src.anon_vma is None and src.anon_vma_chain,
-            f"anon_vma_clone: unfaulted source {src} with a chain",
-        )
-        warn(
-            src.anon_vma is None and dst.anon_vma is not None,
-            f"anon_vma_clone: unfaulted source {src} for faulted {dst}",
-        )
-        warn(dst.anon_vma_chain, f"anon_vma_clone: target {dst} already has a chain")
-        warn(
-            dst.anon_vma is not None and dst.anon_vma is not src.anon_vma,
-            f"anon_vma_clone: target {dst} has another anon_vma",
-        )
+        locked = self.locks.holds(Lock.MMAP_LOCK, src.vm_mm, Mode.WRITE)
+        warn(not locked, "anon_vma_clone: mmap_lock not held for writing")
+        if src.anon_vma is None:
+            warn(src.anon_vma_chain, "anon_vma_clone: unfaulted source {} with a chain", src)
+            warn(dst.anon_vma, "anon_vma_clone: unfaulted source {} for faulted {}", src, dst)
+        warn(dst.anon_vma_chain, "anon_vma_clone: target {} already has a chain", dst)
+        other = dst.anon_vma is not None and dst.anon_vma is not src.anon_vma
+        warn(other, "anon_vma_clone: target {} has another anon_vma", dst)
 
     def maybe_reuse_anon_vma(self, dst: Vma, anon_vma: AnonVma) -> None:
         """Let a forked VMA adopt an ancestor's anon_vma that no VMA owns and at most one anon_vma hangs on.
@@ -329,10 +322,8 @@ class Rmap(Services):
     def check_unlink_anon_vmas(self, vma: Vma) -> None:
         """What callers of unlink_anon_vmas promise; debug kernels warn (542eda1a8329)."""
         self.mmap_assert_locked(vma.vm_mm, "unlink_anon_vmas: mmap_lock not held")
-        self.vm_warn_on(
-            vma.anon_vma is None and vma.anon_vma_chain,
-            f"unlink_anon_vmas: half-built {vma}: chain but no anon_vma",
-        )
+        half_built = vma.anon_vma is None and vma.anon_vma_chain
+        self.vm_warn_on(half_built, "unlink_anon_vmas: half-built {}: chain but no anon_vma", vma)
 
     def unlink_one_anon_vma(self, vma: Vma, avc: AnonVmaChain) -> None:
         """First pass, under the lock: leave the tree; keep the AVC of an emptied anon_vma for later."""
@@ -348,8 +339,8 @@ class Rmap(Services):
         """Second pass, unlocked: an anon_vma may be freed, which can sleep."""
         for avc in vma.anon_vma_chain:
             anon_vma = avc.anon_vma
-            self.vm_warn_on(anon_vma.num_children, f"unlink_anon_vmas: emptied {anon_vma} has children")
-            self.vm_warn_on(anon_vma.num_active_vmas, f"unlink_anon_vmas: emptied {anon_vma} has active VMAs")
+            self.vm_warn_on(anon_vma.num_children, "unlink_anon_vmas: emptied {} has children", anon_vma)
+            self.vm_warn_on(anon_vma.num_active_vmas, "unlink_anon_vmas: emptied {} has active VMAs", anon_vma)
             self.put_anon_vma(anon_vma)
             self.anon_vma_chain_free(avc)
         vma.anon_vma_chain.clear()

@@ -30,10 +30,10 @@ class Services:
         self.idents[kind] += 1
         return self.idents[kind]
 
-    def vm_warn_on(self, condition: object, text: str) -> None:
-        """VM_WARN_ON_ONCE: a debug assertion of the kernel itself (CONFIG_DEBUG_VM)."""
+    def vm_warn_on(self, condition: object, text: str, *objects: object) -> None:
+        """VM_WARN_ON_ONCE: a debug assertion of the kernel itself (CONFIG_DEBUG_VM); ``{}`` stand for the objects."""
         if condition:
-            self.events.report("AV-039", text)
+            self.events.report("AV-039", text.format(*objects))
 
     def mmap_assert_locked(self, mm: Mm, text: str) -> None:
         """``mmap_assert_locked``: held, for reading at least."""

@@ -34,7 +34,7 @@ class V6_18_3(V6_18_4):  # noqa: N801
         """Hold the root of this anon_vma, given the one held so far; returns the one held now."""
         if anon_vma.root is not root:
             if root is not None:
-                self.vm_warn_on(True, f"lock_anon_vma_root: a chain with two roots, {root} and {anon_vma.root}")
+                self.vm_warn_on(True, "lock_anon_vma_root: a chain with two roots, {} and {}", root, anon_vma.root)
                 self.locks.release(Lock.ANON_VMA, root)
             self.locks.acquire(Lock.ANON_VMA, anon_vma.root, Mode.WRITE)
         return anon_vma.root

@@ -31,5 +31,5 @@ class V6_18_4(V6_18_5):  # noqa: N801
 
     def anon_vma_merge(self, vma: Vma, removed: Vma) -> None:
         """Drop the removed VMA's links; despite the name nothing is merged."""
-        self.vm_warn_on(vma.anon_vma is not removed.anon_vma, f"anon_vma_merge: {vma} and {removed} differ")
+        self.vm_warn_on(vma.anon_vma is not removed.anon_vma, "anon_vma_merge: {} and {} differ", vma, removed)
         self.unlink_anon_vmas(removed)
