@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Measures speed and prints a table: median of several runs, with their spread.
+
+Targets on one core: replay 20,000 events/s, explorer 10,000 transitions/s.
+Machines are shared: the spread tells how far to trust the median.  The noise
+row times the same fixed piece of pure Python over and over.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rmaplab.check.explore import explore
+from rmaplab.check.histories import Bounds
+from rmaplab.check.monitor import monitored
+from rmaplab.check.state import fingerprint
+from rmaplab.cli.catalogue import shipped_traces
+from rmaplab.report.text import table
+from rmaplab.series import find
+from rmaplab.workload.replay import replay
+from rmaplab.workload.trace import Header, TraceWriter
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+RUNS = 7
+PAGE = 4096
+
+
+def fork_heavy(path: Path, generations: int = 400, areas: int = 8, width: int = 4) -> None:
+    """Write a trace in which nearly every event is a fork, a fault or an exit."""
+    base = 0x7E00_0000_0000
+    with TraceWriter(path, Header(("fork-heavy",), "x86_64", "none")) as trace:
+        layout = [[base + 2 * n * PAGE, base + (2 * n + 1) * PAGE, "rw-p", 0, ""] for n in range(areas)]
+        trace.write(["exec", 0, "fork-heavy", layout])
+        trace.write(["anon", 0, [[start, 1] for start, *_ in layout]])
+        leader, task = 0, 0
+        for _ in range(generations):
+            children = []
+            for _ in range(width):
+                task += 1
+                children.append(task)
+                trace.write(["fork", leader, task])
+                trace.write(["anon", task, [[layout[task % areas][0], 1]]])
+            for child in children[1:]:
+                trace.write(["exit", child])
+            trace.write(["exit", leader])
+            leader = children[0]
+        trace.write(["exit", leader])
+        trace.close(status=0)
+
+
+def rate(work: Callable[[], float]) -> tuple[float, float, float]:
+    """Median, lowest and highest of several runs of something that returns units per second."""
+    rates = sorted(work() for _ in range(RUNS))
+    return statistics.median(rates), rates[0], rates[-1]
+
+
+def replaying(paths: list[Path], series: str) -> float:
+    result = replay(paths, find(series))
+    return result.events / result.seconds
+
+
+def exploring(jobs: int) -> float:
+    result = explore("v7.0", Bounds(calls=6), jobs=jobs)
+    return result.transitions / result.seconds
+
+
+def forking(series: str, rounds: int = 300) -> float:
+    """Fork and exit of a process with 20 faulted areas: VMAs attached and detached a second."""
+    kernel = find(series)()
+    process = kernel.spawn()
+    for _ in range(20):
+        process.write(process.mmap(1), 0)
+    began = time.perf_counter()
+    for _ in range(rounds):
+        process.fork("child").exit()
+    return rounds * 20 / (time.perf_counter() - began)
+
+
+def copying(rounds: int = 2000) -> float:
+    kernel = monitored(find("v7.0"))()
+    process = kernel.spawn()
+    area = process.mmap(2)
+    process.write(area)
+    process.fork().fork()
+    began = time.perf_counter()
+    for _ in range(rounds):
+        fingerprint(kernel.copy())
+    return rounds / (time.perf_counter() - began)
+
+
+def noise(rounds: int = 200_000) -> float:
+    began = time.perf_counter()
+    total = 0
+    for number in range(rounds):
+        total += number & 7
+    return rounds / (time.perf_counter() - began)
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory(prefix="rmaplab-bench-") as folder:
+        forks = Path(folder) / "forks.trace"
+        fork_heavy(forks)
+        rows: list[list[object]] = [["benchmark", "unit", "median", "lowest", "highest", "target"]]
+        for name, unit, target, work in (
+            ("machine noise: a fixed loop", "turns/s", "", noise),
+            ("replay, shipped trace, v7.0", "events/s", "20,000", lambda: replaying(shipped_traces(), "v7.0")),
+            ("replay, fork-heavy trace, v7.0", "events/s", "", lambda: replaying([forks], "v7.0")),
+            ("replay, fork-heavy trace, v6.18", "events/s", "", lambda: replaying([forks], "v6.18")),
+            ("fork and exit, v7.0", "VMAs/s", "", lambda: forking("v7.0")),
+            ("explorer, one core", "transitions/s", "10,000", lambda: exploring(1)),
+            ("explorer, two workers", "transitions/s", "", lambda: exploring(2)),
+            ("copy and fingerprint of a state", "states/s", "", copying),
+        ):
+            median, low, high = rate(work)
+            rows.append([name, unit, round(median), round(low), round(high), target])
+            print(f"{name}: {median:,.0f} {unit}", file=sys.stderr)
+    print("\n".join(table(rows)))
+    print(f"\n{RUNS} runs each; one core unless said otherwise")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
