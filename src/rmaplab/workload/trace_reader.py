@@ -34,6 +34,7 @@ class TraceReader:
         self.events = 0
         self._allow_truncated = allow_truncated
         self._line = 0
+        self._cut = False
         try:
             self._gzip = gzip.open(path, "rb")  # noqa: SIM115 - close() closes it
         except (OSError, ValueError) as error:
@@ -97,6 +98,7 @@ class TraceReader:
         try:
             return self._gzip.readline(_LINE_LIMIT)
         except EOFError:
+            self._cut = True
             return b""
         except gzip.BadGzipFile as error:
             if self._line == 1:
@@ -151,6 +153,8 @@ class TraceReader:
         # One more read makes gzip compare its checksum.
         if self._next_line():
             raise self._damaged("something follows the end record")
+        if self._cut and not self._allow_truncated:
+            raise self._truncated()
         return End(events, interrupted, status)
 
     def _damaged(self, reason: str) -> InputError:

@@ -6,6 +6,7 @@ name.
 """
 
 import gzip
+import io
 import json
 import os
 import stat
@@ -13,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import Self
 
 from rmaplab.errors import InputError
 from rmaplab.workload.trace_records import MAGIC, Header, reason
@@ -45,9 +46,10 @@ class TraceWriter:
         self._lines: list[str] = []
         self._closed = False
         try:
-            self._file: IO[bytes] = open(self._written, "wb")  # noqa: SIM115 - close() or discard() closes it
+            self._raw = io.FileIO(self._written, "w")
         except (OSError, ValueError) as error:
             raise _unwritable(path, error) from None
+        self._file = io.BufferedWriter(self._raw)
         self._gzip = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=self._file, mtime=0)
         self._lines.append(_ENCODE(_header_object(header)))
 
@@ -89,8 +91,9 @@ class TraceWriter:
             if self._written != self._final:
                 os.replace(self._written, self._final)
         except OSError as error:
-            self._abandon()
             raise _unwritable(self.path, error) from None
+        finally:
+            self._abandon()
 
     def discard(self) -> None:
         """Leave nothing behind: for a recording that never began."""
@@ -102,7 +105,7 @@ class TraceWriter:
             self._written.unlink(missing_ok=True)
 
     def _abandon(self) -> None:
-        for stream in (self._gzip, self._file):
+        for stream in (self._gzip, self._file, self._raw):
             try:
                 stream.close()
             except OSError:
