@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmaplab.report.documents import check_document, replay_document
 from rmaplab.report.drawing import LEGEND
-from rmaplab.report.text import finding_lines, replay_rows, table
+from rmaplab.report.text import by_scenario, finding_lines, replay_rows, table
 
 if TYPE_CHECKING:
     from rmaplab.check.explore import Exploration
@@ -130,8 +130,8 @@ def _failing(demo: Demo) -> list[str]:
     ]
     for result in demo.failing:
         if result.findings:
-            first = next(iter(result.findings.values()))
-            lines += ["", f"{result.series}, first failing scenario:", *finding_lines(first)]
+            first = by_scenario(result.findings.values())[0]
+            lines += ["", f"{result.series}, first failing scenario:", *finding_lines(*first)]
     return lines
 
 

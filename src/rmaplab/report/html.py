@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rmaplab.report.demo import MAIL, failure_rows
 from rmaplab.report.drawing import LEGEND
-from rmaplab.report.text import finding_lines, replay_rows
+from rmaplab.report.text import by_scenario, finding_lines, replay_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,7 +28,7 @@ td.some { color: var(--bad); font-weight: 600; }
 pre { background: var(--soft); padding: .8rem 1rem; overflow-x: auto; font-size: .85rem; line-height: 1.35; }
 .wide { overflow-x: auto; }
 .verdict { border-left: .3rem solid var(--good); padding: .2rem 0 .2rem 1rem; margin: 1rem 0; }
-.verdict.partly { border-color: var(--soso); } .verdict.fails { border-color: var(--bad); } 
+.verdict.partly { border-color: var(--soso); } .verdict.fails { border-color: var(--bad); }
 .verdict b { display: block; } .verdict span { opacity: .8; }
 figure { margin: 1rem 0; } figcaption { font-weight: 600; }
 """
@@ -94,9 +94,9 @@ def _failing(demo: Demo) -> Iterator[str]:
     yield from _table(failure_rows(demo.failing), alarms=3)
     for result in demo.failing:
         if result.findings:
-            first = next(iter(result.findings.values()))
+            first = by_scenario(result.findings.values())[0]
             yield f"<h3>{escape(result.series)}: first failing scenario</h3>"
-            yield f"<pre>{escape(chr(10).join(finding_lines(first)))}</pre>"
+            yield f"<pre>{escape(chr(10).join(finding_lines(*first)))}</pre>"
 
 
 def _traces(demo: Demo) -> Iterator[str]:

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from rmaplab.kernel.events import Event
     from rmaplab.workload.replay import ReplayResult
 
-__all__ = ["check_text", "list_text", "replay_rows", "replay_text", "run_text", "table"]
+__all__ = [
+    "by_scenario",
+    "check_text",
+    "finding_lines",
+    "list_text",
+    "replay_rows",
+    "replay_text",
+    "run_text",
+    "table",
+]
 
 
 def table(rows: Sequence[Sequence[object]]) -> list[str]:
@@ -83,7 +92,7 @@ def check_text(result: Exploration) -> str:
         f"bounds: {bounds.processes} processes, {bounds.areas} areas of {bounds.pages} pages, {bounds.calls} calls "
         f"({result.depth} reached), {bounds.fail_alloc} failed allocations a history",
     ]
-    for findings in _by_scenario(result.findings.values()):
+    for findings in by_scenario(result.findings.values()):
         lines += ["", *finding_lines(*findings)]
     missed = [name for name in REACHED if not result.reached[name]]
     if result.verdict == "holds" and missed:
@@ -91,7 +100,8 @@ def check_text(result: Exploration) -> str:
     return _join(lines)
 
 
-def _by_scenario(findings: Iterable[Finding]) -> list[list[Finding]]:
+def by_scenario(findings: Iterable[Finding]) -> list[list[Finding]]:
+    """Findings grouped by the scenario that shows them, shortest first."""
     groups: dict[str, list[Finding]] = {}
     for finding in findings:
         groups.setdefault(finding.scenario, []).append(finding)

@@ -201,7 +201,8 @@ class _Machine:
                 mm.brk = end
             elif name == "[stack]":
                 flags |= VM_GROWSDOWN
-            file = name if name and (not name.startswith("[") or name in ("[vdso]", "[vvar]")) else None
+            anonymous = not name or name in ("[heap]", "[stack]") or name.startswith("[anon")
+            file = None if anonymous else name  # [vdso] and its like are special mappings, never anonymous
             rc = self.kernel.do_mmap(mm, start, end, flags, file, offset >> PAGE_SHIFT if file else None)
             self.check("exec", rc)
 
