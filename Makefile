@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# `make` lists the targets.  Everything is installed into .venv, once.
+
+# The Python to use, 3.11 or newer; without a value one is looked for.
+PYTHON ?=
+export PYTHON
+
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.PHONY: help demo test lint bench lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+demo: $(VENV)/.run ## set up, then run the demonstration (under a minute)
+	@$(BIN)/rmaplab demo
+
+test: lint ## set up, then run the linters and all tests
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev ## set up, then run ruff, mypy and the import linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev ## set up, then measure speed
+	@$(BIN)/python -m benchmarks
+
+# The locks hold for every Python from 3.11 on and every platform: the resolver
+# of uv looks at all of them, pip-compile's only at the one it runs on.
+lock: $(VENV)/.made ## renew requirements/*.lock from pyproject.toml with the newest releases
+	@$(PIP) install --quiet 'uv>=0.9'
+	@$(COMPILE) --group build pyproject.toml --output-file requirements/run.lock
+	@$(COMPILE) --group dev --constraint requirements/run.lock pyproject.toml --output-file requirements/dev.lock
+
+clean: ## remove .venv and everything that tools have left
+	rm -rf $(VENV) build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache .coverage
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade \
+	--generate-hashes --no-header --no-annotate
+
+# An environment that was left half-made, that lost its Python, or that was made
+# for another folder (its scripts name the folder) is made anew.
+$(shell { test -x $(BIN)/python && test ! -e $(VENV)/.unfinished && grep -qxF '$(CURDIR)' $(VENV)/.made; } \
+	2>/dev/null || rm -f $(VENV)/.made)
+
+$(VENV)/.made: tools/venv.sh
+	@sh tools/venv.sh $(VENV)
+	@echo '$(CURDIR)' >$@
+
+# What `make demo` needs: the project and its run-time dependencies.
+$(VENV)/.run: $(VENV)/.made requirements/run.lock pyproject.toml
+	$(call install,requirements/run.lock)
+	@touch $@
+
+# What developing needs; holds everything that .run has.
+$(VENV)/.dev: $(VENV)/.made requirements/dev.lock pyproject.toml
+	$(call install,requirements/dev.lock)
+	@touch $(VENV)/.run $@
+
+define install
+@touch $(VENV)/.unfinished
+@echo 'rmaplab: installing $1' >&2
+@$(PIP) install --quiet --require-hashes --requirement $1 || { \
+	echo 'rmaplab: the packages named in $1 could not be installed.' >&2; \
+	echo 'rmaplab: if PyPI was not reached: check the network (and on Debian that ca-certificates is installed);' >&2; \
+	echo 'rmaplab: behind a proxy set HTTPS_PROXY, for a mirror set PIP_INDEX_URL; then run make again.' >&2; \
+	exit 1; }
+@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
+@rm $(VENV)/.unfinished
+endef
