@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A process that does what it is told: one system call or one access for each request.
+
+Run as a program, with the numbers of its inherited channels as arguments: the
+first is its own, the others are for the processes it will fork.  Imported, it
+is the protocol.  It keeps to itself: nothing here touches the addresses that
+the requests are about.
+"""
+
+import ctypes
+import errno
+import gc
+import os
+import resource
+import signal
+import struct
+import sys
+
+REQUEST = struct.Struct("<4sIIQQ")  # verb, protection or slot, FILE and SHARED, address, length in bytes
+ANSWER = struct.Struct("<iI")  # errno or 0; the process id of a new child
+
+MMAP, MUNMAP, MPROTECT = b"mmap", b"unmp", b"prot"
+READ, WRITE = b"read", b"writ"  # ordinary accesses: SIGSEGV where they are not allowed
+TRY_READ, TRY_WRITE = b"tryr", b"tryw"  # accesses by system calls: EFAULT where they are not allowed
+FORK, EXIT = b"fork", b"exit"
+
+PROT = {"r": 1, "w": 2, "x": 4}
+MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x1, 0x2, 0x10, 0x20
+FILE, SHARED = 0x1, 0x2  # what is mapped: the file all puppets have, or nothing; shared, or private
+PR_SET_CHILD_SUBREAPER = 36
+FILE_BYTES = 64 << 12
+
+
+class Puppet:
+    """Serves requests until its channel closes or it is told to exit."""
+
+    def __init__(self, channels: list[int]) -> None:
+        self.channels = channels
+        self.own = channels[0]
+        self.libc = ctypes.CDLL(None, use_errno=True)
+        self.libc.mmap.restype = ctypes.c_void_p
+        self.libc.read.restype = self.libc.write.restype = ctypes.c_ssize_t
+        self.zero = os.open("/dev/zero", os.O_RDONLY)
+        self.pipe = os.pipe()
+        self.file = os.memfd_create("conformance")
+        os.ftruncate(self.file, FILE_BYTES)
+
+    def serve(self) -> None:
+        """Answer requests for ever."""
+        while request := os.read(self.own, REQUEST.size):
+            verb, argument, what, address, length = REQUEST.unpack(request)
+            if verb == EXIT:
+                break
+            code, child = (
+                self.fork(argument) if verb == FORK else (self.call(verb, argument, what, address, length), 0)
+            )
+            if code >= 0:
+                os.write(self.own, ANSWER.pack(code, child))
+        os._exit(0)
+
+    def fork(self, slot: int) -> tuple[int, int]:
+        """Fork; the child serves the channel of the slot, and its answer here is to stay silent."""
+        try:
+            pid = os.fork()
+        except OSError as error:
+            return error.errno or errno.EIO, 0
+        if pid == 0:
+            self.own = self.channels[slot]
+            return -1, 0
+        return 0, pid
+
+    def call(self, verb: bytes, argument: int, what: int, address: int, length: int) -> int:
+        """One call or access; its errno or 0."""
+        libc, at, size = self.libc, ctypes.c_void_p(address), ctypes.c_size_t(length)
+        ctypes.set_errno(0)
+        if verb == MMAP:
+            flags = MAP_FIXED | (MAP_SHARED if what & SHARED else MAP_PRIVATE)
+            if not what & FILE:
+                flags |= MAP_ANONYMOUS
+            libc.mmap(at, size, argument, flags, self.file if what & FILE else -1, ctypes.c_long(0))
+        elif verb == MUNMAP:
+            libc.munmap(at, size)
+        elif verb == MPROTECT:
+            libc.mprotect(at, size, argument)
+        elif verb == READ:
+            ctypes.string_at(address, 1)
+        elif verb == WRITE:
+            ctypes.memset(address, 1, 1)
+        elif verb == TRY_WRITE:
+            libc.read(self.zero, at, ctypes.c_size_t(1))
+        elif libc.write(self.pipe[1], at, ctypes.c_size_t(1)) == 1:
+            os.read(self.pipe[0], 1)
+        return ctypes.get_errno()
+
+
+if __name__ == "__main__":
+    gc.disable()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # children vanish when they exit
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # and so do their orphans
+    Puppet([int(argument) for argument in sys.argv[1:]]).serve()
