@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from rmaplab.check.monitor import Monitor
     from rmaplab.kernel import Area, Process
-    from rmaplab.kernel.rmap import Visit
+    from rmaplab.kernel.folio import Visit
     from rmaplab.scenario import Call, Pages
 
 __all__ = ["NO_PLAN", "Outcome", "Plan", "execute"]

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 from rmaplab.check.state import State
 from rmaplab.kernel.events import Report
 from rmaplab.kernel.flags import PAGE_SHIFT
+from rmaplab.kernel.folio import linear_page_index
 from rmaplab.kernel.interval_tree import vma_last_pgoff
-from rmaplab.kernel.rmap import linear_page_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,8 +17,9 @@ from rmaplab.kernel import Kernel
 if TYPE_CHECKING:
     from typing import Self
 
+    from rmaplab.kernel.folio import Visit
     from rmaplab.kernel.objects import AnonVma, Folio, Mm, Pte, Vma
-    from rmaplab.kernel.rmap import Operation, Visit
+    from rmaplab.kernel.rmap import Operation
     from rmaplab.kernel.vma import VmaMerge
 
 __all__ = ["HALF_BUILT", "REACHED", "Monitor", "monitored"]

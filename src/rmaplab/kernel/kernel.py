@@ -19,7 +19,7 @@ from rmaplab.kernel.view import take_snapshot
 if TYPE_CHECKING:
     from typing import Self
 
-    from rmaplab.kernel.rmap import Visit
+    from rmaplab.kernel.folio import Visit
     from rmaplab.snapshot import Snapshot
 
 __all__ = ["Area", "Kernel", "Process"]

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from enum import Enum
 from errno import ENOMEM
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from rmaplab.kernel.events import KernelBug
 from rmaplab.kernel.flags import PAGE_SHIFT, VM_ACCESS_FLAGS, VM_IGNORE_MERGE
@@ -27,9 +27,9 @@ from rmaplab.kernel.services import Services
 from rmaplab.kernel.slab import Gfp
 
 if TYPE_CHECKING:
-    from rmaplab.kernel.objects import AnonVma, AnonVmaChain, Folio, Vma
+    from rmaplab.kernel.objects import AnonVma, AnonVmaChain, Vma
 
-__all__ = ["Operation", "Rmap", "Visit", "linear_page_index", "u64"]
+__all__ = ["Operation", "Rmap", "u64"]
 
 
 class Operation(Enum):
@@ -41,21 +41,13 @@ class Operation(Enum):
     FORK = "fork"
 
 
-class Visit(NamedTuple):
-    """One step of a walk: a VMA, and the address (bytes) where it would map the folio."""
-
-    vma: Vma
-    address: int
-    maps: bool
-
-
 def u64(value: int) -> int:
     """An unsigned long: the counters of an anon_vma wrap when they underflow."""
     return value & 0xFFFF_FFFF_FFFF_FFFF
 
 
 class Rmap(Services):
-    """anon_vma lifetime, the links of a VMA, fork, and the walk."""
+    """anon_vma lifetime, and the links of a VMA from its first fault to its end."""
 
     # --- allocation and lifetime -------------------------------------------------
 
@@ -344,50 +336,3 @@ class Rmap(Services):
             self.put_anon_vma(anon_vma)
             self.anon_vma_chain_free(avc)
         vma.anon_vma_chain.clear()
-
-    # --- folios and walks ----------------------------------------------------------------
-
-    def folio_add_new_anon_rmap(self, folio: Folio, vma: Vma, address: int) -> None:
-        """First mapping of a new page: it belongs to this VMA's own anon_vma, exclusively."""
-        folio.mapping = vma.anon_vma
-        folio.index = linear_page_index(vma, address)
-        folio.mapcount = 1
-        folio.exclusive = True
-
-    def folio_try_dup_anon_rmap_pte(self, folio: Folio) -> None:
-        """One more mapping, by fork: no longer exclusive to one process."""
-        folio.mapcount += 1
-        folio.exclusive = False
-
-    def folio_remove_rmap_pte(self, folio: Folio) -> None:
-        """One mapping less; mapping and index stay behind until the page is freed."""
-        folio.mapcount -= 1
-
-    def folio_move_anon_rmap(self, folio: Folio, vma: Vma) -> None:
-        """The last mapper writes: from now on only this VMA's own relatives can map the page."""
-        folio.mapping = vma.anon_vma
-        folio.exclusive = True
-
-    def rmap_walk_anon(self, folio: Folio) -> list[Visit]:
-        """Visit every VMA that may map an anonymous folio, in the order of the interval tree."""
-        anon_vma = folio.mapping
-        if anon_vma is None or folio.mapcount == 0:
-            return []
-        if anon_vma.freed:
-            raise KernelBug(f"{folio} names {anon_vma}, which is freed")
-        self.locks.acquire(Lock.FOLIO_LOCK, folio)
-        self.locks.acquire(Lock.ANON_VMA, anon_vma.root, Mode.READ)
-        visits = []
-        for avc in anon_vma.rb_root.stab(folio.index, folio.index):
-            vma = avc.vma
-            address = vma.vm_start + ((folio.index - vma.vm_pgoff) << PAGE_SHIFT)
-            pte = vma.vm_mm.page_table.get(address)
-            visits.append(Visit(vma, address, pte is not None and pte.folio is folio))
-        self.locks.release(Lock.ANON_VMA, anon_vma.root)
-        self.locks.release(Lock.FOLIO_LOCK, folio)
-        return visits
-
-
-def linear_page_index(vma: Vma, address: int) -> int:
-    """Page offset of an address (bytes) in the object its VMA maps."""
-    return vma.vm_pgoff + ((address - vma.vm_start) >> PAGE_SHIFT)

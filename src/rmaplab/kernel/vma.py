@@ -13,8 +13,9 @@ from errno import ENOMEM
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import PAGE_SHIFT, VM_IGNORE_MERGE
+from rmaplab.kernel.folio import FolioRmap
 from rmaplab.kernel.objects import Mm, Vma
-from rmaplab.kernel.rmap import Operation, Rmap
+from rmaplab.kernel.rmap import Operation
 
 if TYPE_CHECKING:
     from rmaplab.kernel.objects import AnonVma
@@ -41,7 +42,7 @@ class VmaMerge:
     oom: bool = False
 
 
-class VmaOps(Rmap):
+class VmaOps(FolioRmap):
     """What mmap, munmap and mprotect do to VMAs."""
 
     def vm_area_alloc(self, mm: Mm, start: int, end: int, pgoff: int, flags: int, file: str | None = None) -> Vma:
