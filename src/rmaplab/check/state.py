@@ -76,10 +76,11 @@ class _Encoder:
         self.out: list[int] = []
 
     def encode(self) -> list[int]:
-        shapes = [(_shape(process, self.pages), process) for process in self.kernel.processes.values()]
-        shapes.sort(key=_first)
+        processes = list(self.kernel.processes.values())
+        if len(processes) > 1:
+            processes.sort(key=self.shape)
         mms: dict[Mm, int] = {}
-        for _, process in shapes:
+        for process in processes:
             mm = process.mm
             self.out.append(mms.get(mm, -1))
             if mm not in mms:
@@ -98,6 +99,19 @@ class _Encoder:
             mapping = -1 if folio.mapping is None else self.anon_vmas.get(folio.mapping, -2)
             self.out += (mapping, folio.index, folio.mapcount, folio.exclusive)
         return self.out
+
+    def shape(self, process: Process) -> tuple[int, ...]:
+        """What can be said of a process without naming shared objects."""
+        shape: list[int] = []
+        for vma in process.mm.vmas:
+            shape += (vma.vm_start, vma.vm_end, vma.vm_flags)
+            for avc in vma.anon_vma_chain:
+                av = avc.anon_vma
+                shape += (av.refcount, av.num_children, av.num_active_vmas, len(av.rb_root.keys), av is vma.anon_vma)
+            shape.append(-1)
+        for address, pte in process.mm.page_table if self.pages else ():
+            shape += (address, pte.folio.mapcount, pte.folio.exclusive, pte.writable)
+        return tuple(shape)
 
     def number(self, anon_vma: AnonVma) -> int:
         return self.anon_vmas.setdefault(anon_vma, len(self.anon_vmas))
@@ -128,21 +142,3 @@ class _Encoder:
             out += (self.number(anon_vma.parent), self.number(anon_vma.root))
         out += [self.vmas.get(avc.vma, -1) for avc in anon_vma.rb_root]
         out.append(-2)
-
-
-def _first(item: tuple[tuple[int, ...], Process]) -> tuple[int, ...]:
-    return item[0]
-
-
-def _shape(process: Process, pages: bool) -> tuple[int, ...]:
-    """What can be said of a process without naming shared objects."""
-    shape: list[int] = []
-    for vma in process.mm.vmas:
-        shape += (vma.vm_start, vma.vm_end, vma.vm_flags)
-        for avc in vma.anon_vma_chain:
-            av = avc.anon_vma
-            shape += (av.refcount, av.num_children, av.num_active_vmas, len(av.rb_root.keys), av is vma.anon_vma)
-        shape.append(-1)
-    for address, pte in process.mm.page_table if pages else ():
-        shape += (address, pte.folio.mapcount, pte.folio.exclusive, pte.writable)
-    return tuple(shape)
