@@ -34,7 +34,7 @@ find_python() {
 
 # Debian's pip as a wheel: prints its path.
 find_pip_wheel() {
-    for wheel in /usr/share/python-wheels/pip-*.whl "$scratch"/root/usr/share/python-wheels/pip-*.whl; do
+    for wheel in /usr/share/python-wheels/pip-*.whl "$scratch"/unpacked/usr/share/python-wheels/pip-*.whl; do
         if [ -f "$wheel" ]; then
             printf '%s\n' "$wheel"
             return
@@ -53,7 +53,7 @@ unpack_pip_wheel() {
         set -- "$@" -o Dir::State::Lists="$scratch/lists"
         "$@" update && (cd "$scratch" && "$@" download python3-pip-whl) || return 1
     fi
-    dpkg-deb -x "$scratch"/python3-pip-whl_*.deb "$scratch/root"
+    dpkg-deb -x "$scratch"/python3-pip-whl_*.deb "$scratch/unpacked"
 }
 
 python=$(find_python)
