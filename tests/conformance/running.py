@@ -56,8 +56,8 @@ def unusable() -> str | None:
     """Why this machine cannot be compared with the model, or None."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"the model is of Linux on x86-64, this is {sys.platform} on {platform.machine()}"
-    if release() < (6, 1):
-        return f"kernel {platform.release()} is older than 6.1, the oldest that the model stands for"
+    if release() < (6, 12):
+        return f"kernel {platform.release()} is older than 6.12, the oldest series modelled"
     if os.sysconf("SC_PAGE_SIZE") != PAGE_SIZE:
         return f"pages of {os.sysconf('SC_PAGE_SIZE')} bytes"
     try:

@@ -191,10 +191,9 @@ def test_the_kernel_reuses_the_anon_vmas_that_the_model_does(counted: RunningKer
             pytest.fail(counters.table(script, expected, measured), pytrace=False)
 
 
-# --- known differences -----------------------------------------------------------------------
+# --- differences that were bugs of the model -----------------------------------------------
 
 
-@pytest.mark.xfail(reason="in the model all shared anonymous areas map one file; in Linux each has its own")
 def test_two_shared_anonymous_areas_never_merge(kernel: RunningKernel) -> None:
     program = [Call("P0", "mmap", 0, 6, "rw", shared=True), Call("P0", "mmap", 0, 5, "rw", shared=True)]
     difference = run(program, Model(HERE), kernel.start())[1]

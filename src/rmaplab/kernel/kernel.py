@@ -125,8 +125,6 @@ class Process:
         if pages <= 0 or (at is not None and at % PAGE_SIZE):
             self._check(-EINVAL)
         area = Area(self._free_address(pages) if at is None else at, pages)
-        if shared and file is None:
-            file = "/dev/zero"
         flags = prot_flags(prot) | (VM_SHARED if shared else 0)
         pgoff = None if file is None else 0
         self._check(self.kernel.do_mmap(self.mm, area.start, area.end, flags, file, pgoff))

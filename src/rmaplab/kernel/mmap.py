@@ -50,6 +50,8 @@ class Mmap(Memory):
         """A neighbour grows over the free range, or a new VMA fills it."""
         if flags & (VM_NORESERVE | VM_SHARED | VM_WRITE) == VM_WRITE:
             flags |= VM_ACCOUNT  # private and writable: counts against overcommit
+        if flags & VM_SHARED and file is None:
+            file, pgoff = f"/dev/zero#{self.new_ident('shmem')}", 0  # a shmem file of its own
         if pgoff is None:
             pgoff = start >> PAGE_SHIFT
         prev, following = mm.neighbours(start, end)

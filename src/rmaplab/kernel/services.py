@@ -23,9 +23,9 @@ class Services:
         self.events = Events()
         self.locks = Locking(self.events)
         self.slab = Slab(self.events, self.locks)
-        self.idents = {Mm: 0, Vma: 0, Folio: 0}
+        self.idents: dict[type | str, int] = {Mm: 0, Vma: 0, Folio: 0, "shmem": 0}
 
-    def new_ident(self, kind: type[Mm] | type[Vma] | type[Folio]) -> int:
+    def new_ident(self, kind: type | str) -> int:
         """The next number for an object that the failure plan does not cover."""
         self.idents[kind] += 1
         return self.idents[kind]

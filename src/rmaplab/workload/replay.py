@@ -234,14 +234,11 @@ class _Machine:
     def mmap(
         self, task: int, address: int, length: int, prot: int, flags: int, offset: int, name: str | None
     ) -> None:
-        shared = bool(flags & MAP_SHARED)
         vm_flags = prot & 7  # PROT_READ/WRITE/EXEC have the values of VM_READ/WRITE/EXEC
-        vm_flags |= VM_SHARED if shared else 0
+        vm_flags |= VM_SHARED if flags & MAP_SHARED else 0
         vm_flags |= VM_GROWSDOWN if flags & MAP_GROWSDOWN else 0
         vm_flags |= VM_NORESERVE if flags & MAP_NORESERVE else 0
-        file = name
-        if flags & MAP_ANONYMOUS:
-            file = "/dev/zero" if shared else None
+        file = None if flags & MAP_ANONYMOUS else name
         pgoff = None if file is None else offset >> PAGE_SHIFT
         end = _page_align(address + length)
         self.check("mmap", self.kernel.do_mmap(self.tasks[task].mm, address, end, vm_flags, file, pgoff))
