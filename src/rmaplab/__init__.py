@@ -13,11 +13,13 @@ SlabView(anon_vma=2, anon_vma_chain=3, bytes=400)
 """
 
 from rmaplab.api import Kernel, check, replay, run
+from rmaplab.check.invariants import InvariantViolation
 from rmaplab.errors import InputError, NoVerdictError, RmaplabError, UsageError
 from rmaplab.scenario import Scenario
 
 __all__ = [
     "InputError",
+    "InvariantViolation",
     "Kernel",
     "NoVerdictError",
     "RmaplabError",

@@ -120,7 +120,10 @@ class Monitor(Kernel):
     # --- links ---------------------------------------------------------------------------------
 
     def anon_vma_clone(self, dst: Vma, src: Vma, operation: Operation) -> int:
-        """Failure atomicity, and the GFP_NOWAIT fallback."""
+        """Failure atomicity, the GFP_NOWAIT fallback, and I20: only living anon_vmas are cloned."""
+        for avc in src.anon_vma_chain:
+            if avc not in avc.anon_vma.rb_root.keys:
+                self.events.report("AV-020", f"{dst} is to be linked to {avc.anon_vma}, which {src} has left")
         before = graph(self) if self._failing() else None
         failed = self.slab.failed
         rc = super().anon_vma_clone(dst, src, operation)

@@ -42,7 +42,7 @@ def _invariants() -> list[Item]:
             "source": invariant.source,
             "checked": "between calls" if invariant.check else "while a call runs",
         }
-        for invariant in INVARIANTS.values()
+        for _, invariant in sorted(INVARIANTS.items())
     ]
 
 

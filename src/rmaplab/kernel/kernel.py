@@ -62,6 +62,8 @@ class Kernel(Fork):
     release: ClassVar[str] = "v7.0"
     summary: ClassVar[str] = "the nine patches, the fix of March 2026, and fork taking a failed copy down at once"
 
+    mirrors_chains: ClassVar[bool] = True  # a cloned chain is the mirror image of its source
+
     def __init__(self) -> None:
         super().__init__()
         self.processes: dict[str, Process] = {}

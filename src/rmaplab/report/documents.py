@@ -122,7 +122,8 @@ def replay_document(traces: Sequence[str], results: Sequence[ReplayResult]) -> D
                 "allocations": result.allocations,
                 "wasted_allocations": result.wasted_allocations,
                 "lock": {
-                    "acquisitions": result.lock_acquisitions,
+                    "acquisitions": result.lock_acquisitions.get("anon_vma", 0),
+                    "acquisitions_by_class": result.lock_acquisitions,
                     "allocations_under_lock": result.allocations_under_lock,
                     "tree_operations_under_lock": result.tree_operations_under_lock,
                 },

@@ -88,5 +88,5 @@ def changed_functions(series: type[Kernel]) -> list[str]:
         return []
     parent = SERIES[series.parent]
     names = {name for name in (*dir(series), *dir(parent)) if not name.startswith("__")}
-    data = {"name", "parent", "commits", "release", "summary"}
+    data = {"name", "parent", "commits", "release", "summary", "mirrors_chains"}
     return sorted(name for name in names - data if getattr(series, name, None) is not getattr(parent, name, None))

@@ -28,6 +28,7 @@ class V6_18_7(V6_18_8):  # noqa: N801
     parent: ClassVar[str | None] = "v6.18+6"
     commits: ClassVar[tuple[str, ...]] = ("85f03a86318c",)
     summary = "patch 7: add vma_is_attached() helper"
+    mirrors_chains = False
 
     def anon_vma_clone(self, dst: Vma, src: Vma, operation: Operation) -> int:
         """One pass, tail to head; each AVC is allocated and inserted at once."""
