@@ -30,19 +30,6 @@ _RMAP = "mm/rmap.c"
 _VMA = "mm/vma.c"
 
 
-def _holds(ident: str, statement: str, source: str) -> Callable[[Check], Check]:
-    def register(check: Check) -> Check:
-        INVARIANTS[ident] = Invariant(ident, statement, source, check)
-        CHECKS.append((ident, check))
-        return check
-
-    return register
-
-
-def watched(ident: str, statement: str, source: str) -> None:
-    INVARIANTS[ident] = Invariant(ident, statement, source)
-
-
 def violations(kernel: Kernel) -> list[Report]:
     """Every invariant that does not hold now, and what was reported during the calls since the last time."""
     found = kernel.events.take_reports()

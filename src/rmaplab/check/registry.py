@@ -38,3 +38,19 @@ class InvariantViolation(AssertionError):  # noqa: N818 (the contract's name)
 INVARIANTS: dict[str, Invariant] = {}
 CHECKS: list[tuple[str, Check]] = []
 """Those that are checked on a state, in the order of their definition."""
+
+
+def holds(ident: str, statement: str, source: str) -> Callable[[Check], Check]:
+    """Register a check of states: it yields a line for each violation."""
+
+    def register(check: Check) -> Check:
+        INVARIANTS[ident] = Invariant(ident, statement, source, check)
+        CHECKS.append((ident, check))
+        return check
+
+    return register
+
+
+def watched(ident: str, statement: str, source: str) -> None:
+    """Register an invariant that the services or a monitor watch while calls run."""
+    INVARIANTS[ident] = Invariant(ident, statement, source)
