@@ -36,7 +36,7 @@ __all__ = ["prepare_parser", "run"]
 
 SERIES = ("v6.18", "v6.18+1", "v6.18+2", "v6.18+v2", "v7.0")
 PATCH = ("v6.18+1", "v6.18+2")  # before and after the patch
-BOUNDS = Bounds(processes=4, areas=1, pages=1, calls=7, fail_alloc=1)
+BOUNDS = Bounds(processes=4, areas=1, pages=1, calls=8, fail_alloc=1)
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.kernel.events import KernelBug
 from rmaplab.kernel.flags import PAGE_SHIFT
-from rmaplab.kernel.locking import Lock, Mode
+from rmaplab.kernel.locking import ANON_VMA_LOCK, FOLIO_LOCK, READ
 from rmaplab.kernel.rmap import Rmap
 
 if TYPE_CHECKING:
@@ -58,16 +58,16 @@ class FolioRmap(Rmap):
             return []
         if anon_vma.freed:
             raise KernelBug(f"{folio} names {anon_vma}, which is freed")
-        self.locks.acquire(Lock.FOLIO_LOCK, folio)
-        self.locks.acquire(Lock.ANON_VMA, anon_vma.root, Mode.READ)
+        self.locks.acquire(FOLIO_LOCK, folio)
+        self.locks.acquire(ANON_VMA_LOCK, anon_vma.root, READ)
         visits = []
         for avc in anon_vma.rb_root.stab(folio.index, folio.index):
             vma = avc.vma
             address = vma.vm_start + ((folio.index - vma.vm_pgoff) << PAGE_SHIFT)
             pte = vma.vm_mm.page_table.get(address)
             visits.append(Visit(vma, address, pte is not None and pte.folio is folio))
-        self.locks.release(Lock.ANON_VMA, anon_vma.root)
-        self.locks.release(Lock.FOLIO_LOCK, folio)
+        self.locks.release(ANON_VMA_LOCK, anon_vma.root)
+        self.locks.release(FOLIO_LOCK, folio)
         return visits
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import VM_DONTCOPY, VM_WIPEONFORK
-from rmaplab.kernel.locking import Lock
+from rmaplab.kernel.locking import MMAP_LOCK
 from rmaplab.kernel.mmap import Mmap
 from rmaplab.kernel.objects import Mm
 
@@ -31,8 +31,8 @@ class Fork(Mmap):
 
     def dup_mmap(self, mm: Mm, oldmm: Mm) -> int:
         """Copy the VMAs in address order; each joins the reverse map before its pages are shared."""
-        self.locks.acquire(Lock.MMAP_LOCK, oldmm)
-        self.locks.acquire(Lock.MMAP_LOCK, mm)
+        self.locks.acquire(MMAP_LOCK, oldmm)
+        self.locks.acquire(MMAP_LOCK, mm)
         rc = 0
         for mpnt in oldmm.vmas:
             if mpnt.vm_flags & VM_DONTCOPY:
@@ -41,8 +41,8 @@ class Fork(Mmap):
             if rc != 0:
                 self.dup_mmap_failed(mm)
                 break
-        self.locks.release(Lock.MMAP_LOCK, mm)
-        self.locks.release(Lock.MMAP_LOCK, oldmm)
+        self.locks.release(MMAP_LOCK, mm)
+        self.locks.release(MMAP_LOCK, oldmm)
         return rc
 
     def dup_vma(self, mm: Mm, mpnt: Vma) -> int:

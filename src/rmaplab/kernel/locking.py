@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from rmaplab.kernel.events import Events
 
-__all__ = ["Lock", "Locking", "Mode"]
+__all__ = [
+    "ANON_VMA_LOCK",
+    "FOLIO_LOCK",
+    "MMAP_LOCK",
+    "PAGE_TABLE_LOCK",
+    "READ",
+    "WRITE",
+    "Lock",
+    "Locking",
+    "Mode",
+]
 
 
 class Lock(IntEnum):
@@ -34,6 +44,10 @@ class Mode(IntEnum):
     WRITE = 1
 
 
+MMAP_LOCK, FOLIO_LOCK, ANON_VMA_LOCK, PAGE_TABLE_LOCK = Lock
+READ, WRITE = Mode
+
+
 class Locking:
     """Locks held now (outermost first) and counts since the start."""
 
@@ -45,16 +59,16 @@ class Locking:
         self.allocations_under_lock = 0
         self.tree_operations = 0  # inserts and removals, all made under the root rwsem
 
-    def acquire(self, lock: Lock, owner: object, mode: Mode = Mode.WRITE) -> None:
+    def acquire(self, lock: Lock, owner: object, mode: Mode = WRITE) -> None:
         """Take a lock of an mm, folio or root anon_vma; wrong nesting is reported."""
         for outer, other, _ in self.held:
             if outer > lock:
                 self.events.report("AV-038", f"{lock.name} of {owner} taken inside {outer.name} of {other}")
-            elif outer is lock is Lock.ANON_VMA:
+            elif outer is lock is ANON_VMA_LOCK:
                 self.events.report("AV-027", f"anon_vma lock of {owner} taken while {other} is held")
         self.held.append((lock, owner, mode))
         self.acquisitions[lock] += 1
-        if lock is Lock.ANON_VMA:
+        if lock is ANON_VMA_LOCK:
             self.anon_vma_held += 1
         if self.events.listeners:
             self.events.emit("lock", owner, f"{lock.name.lower()} {mode.name.lower()}")
@@ -69,12 +83,12 @@ class Locking:
         else:
             self.events.report("AV-029", f"{lock.name} of {owner} released but not held")
             return
-        if lock is Lock.ANON_VMA:
+        if lock is ANON_VMA_LOCK:
             self.anon_vma_held -= 1
         if self.events.listeners:
             self.events.emit("unlock", owner, lock.name.lower())
 
-    def holds(self, lock: Lock, owner: object, mode: Mode = Mode.READ) -> bool:
+    def holds(self, lock: Lock, owner: object, mode: Mode = READ) -> bool:
         """Whether the lock is held, at least in this mode."""
         for kind, who, how in self.held:  # noqa: SIM110 (any() costs three times as much, and this is hot)
             if kind is lock and who is owner and how >= mode:

@@ -11,7 +11,7 @@ from errno import EFAULT, ENOMEM
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import PAGE_SIZE, VM_ACCESS_FLAGS, VM_SHARED, VM_WRITE
-from rmaplab.kernel.locking import Lock, Mode
+from rmaplab.kernel.locking import FOLIO_LOCK, MMAP_LOCK, READ
 from rmaplab.kernel.objects import FILE_PAGE, ZERO_PAGE, Folio
 from rmaplab.kernel.vma import VmaOps
 
@@ -29,13 +29,13 @@ class Memory(VmaOps):
 
         ``force`` overrides the VMA's access rights, as ptrace may.
         """
-        self.locks.acquire(Lock.MMAP_LOCK, mm, Mode.READ)
+        self.locks.acquire(MMAP_LOCK, mm, READ)
         vma = mm.lookup(address)
         needed = VM_WRITE if write else VM_ACCESS_FLAGS  # x86: what can be accessed at all can be read
         rc = -EFAULT
         if vma is not None and (force or vma.vm_flags & needed):
             rc = self.handle_pte_fault(vma, address & -PAGE_SIZE, write)
-        self.locks.release(Lock.MMAP_LOCK, mm)
+        self.locks.release(MMAP_LOCK, mm)
         return rc
 
     def handle_pte_fault(self, vma: Vma, address: int, write: bool) -> int:
@@ -79,9 +79,9 @@ class Memory(VmaOps):
         """Whether the writer is the last mapper; then the folio moves to its anon_vma."""
         if folio.mapcount > 1:
             return False
-        self.locks.acquire(Lock.FOLIO_LOCK, folio)
+        self.locks.acquire(FOLIO_LOCK, folio)
         self.folio_move_anon_rmap(folio, vma)
-        self.locks.release(Lock.FOLIO_LOCK, folio)
+        self.locks.release(FOLIO_LOCK, folio)
         return True
 
     def copy_page_range(self, dst: Vma, src: Vma) -> None:

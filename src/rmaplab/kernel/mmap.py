@@ -20,7 +20,7 @@ from rmaplab.kernel.flags import (
     VM_SHARED,
     VM_WRITE,
 )
-from rmaplab.kernel.locking import Lock, Mode
+from rmaplab.kernel.locking import MMAP_LOCK, READ
 from rmaplab.kernel.memory import Memory
 from rmaplab.kernel.vma import VmaMerge
 
@@ -39,11 +39,11 @@ class Mmap(Memory):
         """Map [start, end), replacing what is there (MAP_FIXED); ``pgoff`` in pages, for files."""
         if not 0 < start < end <= TASK_SIZE:
             return -ENOMEM
-        self.locks.acquire(Lock.MMAP_LOCK, mm)
+        self.locks.acquire(MMAP_LOCK, mm)
         rc = self.do_vmi_munmap(mm, start, end)
         if rc == 0:
             rc = self.mmap_region(mm, start, end, flags, file, pgoff)
-        self.locks.release(Lock.MMAP_LOCK, mm)
+        self.locks.release(MMAP_LOCK, mm)
         return rc
 
     def mmap_region(self, mm: Mm, start: int, end: int, flags: int, file: str | None, pgoff: int | None) -> int:
@@ -65,14 +65,14 @@ class Mmap(Memory):
 
     def do_brk(self, mm: Mm, old_end: int, new_end: int) -> int:
         """Move the end of the heap; growth extends the heap's VMA or, beside a fork child's, makes another."""
-        self.locks.acquire(Lock.MMAP_LOCK, mm)
+        self.locks.acquire(MMAP_LOCK, mm)
         if new_end < old_end:
             rc = self.do_vmi_munmap(mm, new_end, old_end)
         else:
             rc = self.do_brk_flags(mm, old_end, new_end)
         if rc == 0:
             mm.brk = new_end
-        self.locks.release(Lock.MMAP_LOCK, mm)
+        self.locks.release(MMAP_LOCK, mm)
         return rc
 
     def do_brk_flags(self, mm: Mm, start: int, end: int) -> int:
@@ -93,9 +93,9 @@ class Mmap(Memory):
         """Unmap [start, end); -ENOMEM if an edge cannot be split off."""
         if not 0 <= start < end <= TASK_SIZE:
             return -EINVAL
-        self.locks.acquire(Lock.MMAP_LOCK, mm)
+        self.locks.acquire(MMAP_LOCK, mm)
         rc = self.do_vmi_munmap(mm, start, end)
-        self.locks.release(Lock.MMAP_LOCK, mm)
+        self.locks.release(MMAP_LOCK, mm)
         return rc
 
     def do_vmi_munmap(self, mm: Mm, start: int, end: int) -> int:
@@ -130,13 +130,13 @@ class Mmap(Memory):
 
     def exit_mmap(self, mm: Mm) -> None:
         """Last user gone: zap under the read lock, unlink and free under the write lock."""
-        self.locks.acquire(Lock.MMAP_LOCK, mm, Mode.READ)
+        self.locks.acquire(MMAP_LOCK, mm, READ)
         self.unmap_vmas(mm, mm.vmas)
-        self.locks.release(Lock.MMAP_LOCK, mm)
+        self.locks.release(MMAP_LOCK, mm)
         if mm.vmas:
-            self.locks.acquire(Lock.MMAP_LOCK, mm)
+            self.locks.acquire(MMAP_LOCK, mm)
             self.remove_vmas(mm)
-            self.locks.release(Lock.MMAP_LOCK, mm)
+            self.locks.release(MMAP_LOCK, mm)
 
     def remove_vmas(self, mm: Mm) -> None:
         """Unlink and free every VMA of an mm whose pages are zapped."""
@@ -151,7 +151,7 @@ class Mmap(Memory):
         """Give [start, end) other access rights (VM_READ/WRITE/EXEC), VMA by VMA; a hole is -ENOMEM."""
         if not 0 <= start < end <= TASK_SIZE:
             return -ENOMEM
-        self.locks.acquire(Lock.MMAP_LOCK, mm)
+        self.locks.acquire(MMAP_LOCK, mm)
         rc, address = 0, start
         while address < end and rc == 0:
             vma = mm.lookup(address)
@@ -161,7 +161,7 @@ class Mmap(Memory):
             upto = min(end, vma.vm_end)
             rc = self.mprotect_fixup(vma, address, upto, vma.vm_flags & ~VM_ACCESS_FLAGS | access)
             address = upto
-        self.locks.release(Lock.MMAP_LOCK, mm)
+        self.locks.release(MMAP_LOCK, mm)
         return rc
 
     def mprotect_fixup(self, vma: Vma, start: int, end: int, flags: int) -> int:

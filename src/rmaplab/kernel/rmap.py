@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 from rmaplab.kernel.events import KernelBug
 from rmaplab.kernel.flags import PAGE_SHIFT, VM_ACCESS_FLAGS, VM_IGNORE_MERGE
-from rmaplab.kernel.locking import Lock, Mode
+from rmaplab.kernel.locking import ANON_VMA_LOCK, MMAP_LOCK, PAGE_TABLE_LOCK, WRITE
 from rmaplab.kernel.services import Services
-from rmaplab.kernel.slab import Gfp
+from rmaplab.kernel.slab import GFP_KERNEL, Gfp
 
 if TYPE_CHECKING:
     from rmaplab.kernel.objects import AnonVma, AnonVmaChain, Vma
@@ -53,14 +53,14 @@ class Rmap(Services):
 
     def anon_vma_alloc(self) -> AnonVma | None:
         """An unlinked anon_vma, its own root and parent, with one reference; None if out of memory."""
-        anon_vma = self.slab.alloc(self.slab.anon_vma, Gfp.KERNEL)
+        anon_vma = self.slab.alloc(self.slab.anon_vma, GFP_KERNEL)
         if anon_vma is not None:
             anon_vma.refcount = 1
         return anon_vma
 
     def anon_vma_free(self, anon_vma: AnonVma) -> None:
         """Give an unreferenced anon_vma back; a reader still inside its root's lock is waited for."""
-        if self.locks.holds(Lock.ANON_VMA, anon_vma.root):
+        if self.locks.holds(ANON_VMA_LOCK, anon_vma.root):
             self.events.report("AV-028", f"{anon_vma} freed inside its own root's lock")
         self.slab.free(self.slab.anon_vma, anon_vma)
 
@@ -111,16 +111,16 @@ class Rmap(Services):
 
     def _assert_tree_locked(self, anon_vma: AnonVma) -> None:
         self.locks.tree_operations += 1
-        if not self.locks.holds(Lock.ANON_VMA, anon_vma.root, Mode.WRITE):
+        if not self.locks.holds(ANON_VMA_LOCK, anon_vma.root, WRITE):
             self.events.report("AV-026", f"the tree of {anon_vma} changes without its root's lock")
 
     def anon_vma_lock_write(self, anon_vma: AnonVma) -> None:
         """Write-lock the whole tree that this anon_vma belongs to: its root's rwsem."""
-        self.locks.acquire(Lock.ANON_VMA, anon_vma.root, Mode.WRITE)
+        self.locks.acquire(ANON_VMA_LOCK, anon_vma.root, WRITE)
 
     def anon_vma_unlock_write(self, anon_vma: AnonVma) -> None:
         """Release what :meth:`anon_vma_lock_write` took."""
-        self.locks.release(Lock.ANON_VMA, anon_vma.root)
+        self.locks.release(ANON_VMA_LOCK, anon_vma.root)
 
     # --- first fault -----------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class Rmap(Services):
         if vma.anon_vma is not None:
             return 0
         self.mmap_assert_locked(vma.vm_mm, "__anon_vma_prepare: mmap_lock not held")
-        avc = self.anon_vma_chain_alloc(Gfp.KERNEL)
+        avc = self.anon_vma_chain_alloc(GFP_KERNEL)
         if avc is None:
             return -ENOMEM
         anon_vma = self.find_mergeable_anon_vma(vma)
@@ -141,13 +141,13 @@ class Rmap(Services):
             anon_vma.num_children += 1  # a root is its own parent
 
         self.anon_vma_lock_write(anon_vma)
-        self.locks.acquire(Lock.PAGE_TABLE_LOCK, vma.vm_mm)
+        self.locks.acquire(PAGE_TABLE_LOCK, vma.vm_mm)
         # Calls run one at a time here: no other fault can have been first.
         vma.anon_vma = anon_vma
         self.anon_vma_chain_assign(vma, avc, anon_vma)
         self.anon_vma_interval_tree_insert(avc, anon_vma)
         anon_vma.num_active_vmas += 1
-        self.locks.release(Lock.PAGE_TABLE_LOCK, vma.vm_mm)
+        self.locks.release(PAGE_TABLE_LOCK, vma.vm_mm)
         self.anon_vma_unlock_write(anon_vma)
         return 0
 
@@ -190,7 +190,7 @@ class Rmap(Services):
         if src.anon_vma is None:
             return 0
         for pavc in src.anon_vma_chain:
-            avc = self.anon_vma_chain_alloc(Gfp.KERNEL)
+            avc = self.anon_vma_chain_alloc(GFP_KERNEL)
             if avc is None:
                 self.cleanup_partial_anon_vmas(dst)
                 return -ENOMEM
@@ -227,7 +227,7 @@ class Rmap(Services):
     def check_anon_vma_clone_state(self, dst: Vma, src: Vma) -> None:
         """The part of the promise that holds whatever the operation."""
         warn = self.vm_warn_on
-        locked = self.locks.holds(Lock.MMAP_LOCK, src.vm_mm, Mode.WRITE)
+        locked = self.locks.holds(MMAP_LOCK, src.vm_mm, WRITE)
         warn(not locked, "anon_vma_clone: mmap_lock not held for writing")
         if src.anon_vma is None:
             warn(src.anon_vma_chain, "anon_vma_clone: unfaulted source {} with a chain", src)
@@ -270,7 +270,7 @@ class Rmap(Services):
         anon_vma = self.anon_vma_alloc()
         if anon_vma is None:
             return -ENOMEM
-        avc = self.anon_vma_chain_alloc(Gfp.KERNEL)
+        avc = self.anon_vma_chain_alloc(GFP_KERNEL)
         if avc is None:
             self.put_anon_vma(anon_vma)
             return -ENOMEM

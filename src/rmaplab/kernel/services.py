@@ -9,7 +9,7 @@ below, so that a series overrides a function by its name.
 from __future__ import annotations
 
 from rmaplab.kernel.events import Events
-from rmaplab.kernel.locking import Lock, Locking
+from rmaplab.kernel.locking import MMAP_LOCK, Locking
 from rmaplab.kernel.objects import AnonVma, AnonVmaChain, Folio, Mm, Pte, Vma
 from rmaplab.kernel.slab import Slab
 
@@ -37,7 +37,7 @@ class Services:
 
     def mmap_assert_locked(self, mm: Mm, text: str) -> None:
         """``mmap_assert_locked``: held, for reading at least."""
-        self.vm_warn_on(not self.locks.holds(Lock.MMAP_LOCK, mm), text)
+        self.vm_warn_on(not self.locks.holds(MMAP_LOCK, mm), text)
 
     def set_pte(self, mm: Mm, address: int, folio: Folio, writable: bool) -> None:
         """Install a page-table entry."""

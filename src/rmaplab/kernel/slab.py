@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rmaplab.kernel.events import Events
     from rmaplab.kernel.locking import Locking
 
-__all__ = ["Gfp", "KmemCache", "Slab"]
+__all__ = ["GFP_KERNEL", "GFP_NOWAIT", "Gfp", "KmemCache", "Slab"]
 
 T = TypeVar("T", AnonVma, AnonVmaChain)
 
@@ -29,6 +29,9 @@ class Gfp(Enum):
 
     KERNEL = "GFP_KERNEL"  # may sleep and reclaim
     NOWAIT = "GFP_NOWAIT"  # may not; the caller has a way to go on
+
+
+GFP_KERNEL, GFP_NOWAIT = Gfp.KERNEL, Gfp.NOWAIT
 
 
 class KmemCache(Generic[T]):
@@ -87,16 +90,16 @@ class Slab:
 
     def alloc(self, cache: KmemCache[T], gfp: Gfp) -> T | None:
         """A new object, or None if the plan says so."""
-        if self._retrying and gfp is Gfp.KERNEL:
+        if self._retrying and gfp is GFP_KERNEL:
             self._retrying = False
         else:
             self.count += 1
         if self.locks.anon_vma_held:
             self.locks.allocations_under_lock += 1
-            if gfp is Gfp.KERNEL:
+            if gfp is GFP_KERNEL:
                 self.events.report("AV-025", f"GFP_KERNEL allocation of an {cache.name} under an anon_vma lock")
-        if self.count == self._fail_at and (gfp is Gfp.NOWAIT or not self._nowait_only):
-            self._retrying = gfp is Gfp.NOWAIT
+        if self.count == self._fail_at and (gfp is GFP_NOWAIT or not self._nowait_only):
+            self._retrying = gfp is GFP_NOWAIT
             self.failed += 1
             if self.events.listeners:
                 self.events.emit("fail", cache.name, gfp.value)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rmaplab.kernel import Kernel
 from rmaplab.kernel.rmap import Operation
-from rmaplab.kernel.slab import Gfp
+from rmaplab.kernel.slab import GFP_KERNEL
 
 if TYPE_CHECKING:
     from rmaplab.kernel.objects import Vma
@@ -33,7 +33,7 @@ class UnwindingFork(Kernel):
             self.unlink_anon_vmas(vma)
             return -ENOMEM
         anon_vma.num_active_vmas += 1
-        avc = self.anon_vma_chain_alloc(Gfp.KERNEL)
+        avc = self.anon_vma_chain_alloc(GFP_KERNEL)
         if avc is None:
             self.put_anon_vma(anon_vma)
             self.unlink_anon_vmas(vma)

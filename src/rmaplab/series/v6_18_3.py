@@ -6,9 +6,9 @@ from __future__ import annotations
 from errno import ENOMEM
 from typing import TYPE_CHECKING, ClassVar
 
-from rmaplab.kernel.locking import Lock, Mode
+from rmaplab.kernel.locking import ANON_VMA_LOCK, WRITE
 from rmaplab.kernel.rmap import u64
-from rmaplab.kernel.slab import Gfp
+from rmaplab.kernel.slab import GFP_KERNEL, GFP_NOWAIT
 from rmaplab.series.v6_18_4 import V6_18_4
 
 if TYPE_CHECKING:
@@ -35,14 +35,14 @@ class V6_18_3(V6_18_4):  # noqa: N801
         if anon_vma.root is not root:
             if root is not None:
                 self.vm_warn_on(True, "lock_anon_vma_root: a chain with two roots, {} and {}", root, anon_vma.root)
-                self.locks.release(Lock.ANON_VMA, root)
-            self.locks.acquire(Lock.ANON_VMA, anon_vma.root, Mode.WRITE)
+                self.locks.release(ANON_VMA_LOCK, root)
+            self.locks.acquire(ANON_VMA_LOCK, anon_vma.root, WRITE)
         return anon_vma.root
 
     def unlock_anon_vma_root(self, root: AnonVma | None) -> None:
         """Release the root, if any is held."""
         if root is not None:
-            self.locks.release(Lock.ANON_VMA, root)
+            self.locks.release(ANON_VMA_LOCK, root)
 
     def anon_vma_clone(self, dst: Vma, src: Vma, operation: Operation) -> int:
         """Nothing to do for an unfaulted source."""
@@ -53,11 +53,11 @@ class V6_18_3(V6_18_4):  # noqa: N801
         """The walk of anon_vma_clone, tail to head."""
         root: AnonVma | None = None
         for pavc in reversed(src.anon_vma_chain):
-            avc = self.anon_vma_chain_alloc(Gfp.NOWAIT)
+            avc = self.anon_vma_chain_alloc(GFP_NOWAIT)
             if avc is None:
                 self.unlock_anon_vma_root(root)
                 root = None
-                avc = self.anon_vma_chain_alloc(Gfp.KERNEL)
+                avc = self.anon_vma_chain_alloc(GFP_KERNEL)
                 if avc is None:
                     self.cleanup_partial_anon_vmas(dst)
                     return -ENOMEM

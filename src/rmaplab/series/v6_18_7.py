@@ -6,7 +6,7 @@ from __future__ import annotations
 from errno import ENOMEM
 from typing import TYPE_CHECKING, ClassVar
 
-from rmaplab.kernel.slab import Gfp
+from rmaplab.kernel.slab import GFP_KERNEL, GFP_NOWAIT
 from rmaplab.series.v6_18_8 import V6_18_8
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ class V6_18_7(V6_18_8):  # noqa: N801
             return 0
         self.anon_vma_lock_write(src.anon_vma)
         for pavc in reversed(src.anon_vma_chain):
-            avc = self.anon_vma_chain_alloc(Gfp.NOWAIT)
+            avc = self.anon_vma_chain_alloc(GFP_NOWAIT)
             if avc is None:
                 self.anon_vma_unlock_write(src.anon_vma)
-                avc = self.anon_vma_chain_alloc(Gfp.KERNEL)
+                avc = self.anon_vma_chain_alloc(GFP_KERNEL)
                 if avc is None:
                     self.cleanup_partial_anon_vmas(dst)
                     return -ENOMEM

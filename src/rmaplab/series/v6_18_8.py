@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from rmaplab.kernel.slab import Gfp
+from rmaplab.kernel.slab import GFP_KERNEL
 from rmaplab.series.v6_18_9 import V6_18_9
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class V6_18_8(V6_18_9):  # noqa: N801
         if src.anon_vma is None:
             return 0
         for pavc in src.anon_vma_chain:
-            avc = self.anon_vma_chain_alloc(Gfp.KERNEL)
+            avc = self.anon_vma_chain_alloc(GFP_KERNEL)
             if avc is None:
                 self.cleanup_partial_anon_vmas(dst)
                 return -ENOMEM

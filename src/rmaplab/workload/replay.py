@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rmaplab.errors import InputError
 from rmaplab.kernel.events import KernelBug
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_GROWSDOWN, VM_NORESERVE, VM_SHARED, prot_flags
-from rmaplab.kernel.locking import Lock, Mode
+from rmaplab.kernel.locking import MMAP_LOCK, READ, Lock
 from rmaplab.notebook import HtmlTable
 from rmaplab.workload.trace import TraceReader
 
@@ -282,9 +282,9 @@ class _Machine:
             self.result.unmodelled[f"madvise {advice}"] += 1
             return
         mm = self.tasks[task].mm
-        self.kernel.locks.acquire(Lock.MMAP_LOCK, mm, Mode.READ)
+        self.kernel.locks.acquire(MMAP_LOCK, mm, READ)
         self.kernel.zap_page_range(mm, address, _page_align(address + length))
-        self.kernel.locks.release(Lock.MMAP_LOCK, mm)
+        self.kernel.locks.release(MMAP_LOCK, mm)
 
     def other(self, task: int, name: str) -> None:
         self.result.unmodelled[name] += 1
