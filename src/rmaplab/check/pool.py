@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from multiprocessing.pool import Pool
 
     from rmaplab.check.expand import Expander, Expansion, History
 
@@ -24,24 +25,32 @@ _expander: Expander
 @contextmanager
 def workers(expander: Expander, jobs: int) -> Iterator[Expand]:
     """A function that expands lists of histories, in order, in ``jobs`` processes (1: this one)."""
-    if jobs <= 1:
-        enabled = gc.isenabled()
-        gc.disable()  # states are full of cycles and short-lived: collect between chunks instead
-        try:
+    enabled = gc.isenabled()
+    gc.disable()  # states are full of cycles and short-lived: collected between chunks instead
+    pool = _pool(expander, jobs) if jobs > 1 else None
+    try:
+        if pool is None:
             yield lambda tasks: map(_collecting(expander.expand), tasks)
-        finally:
-            if enabled:
-                gc.enable()
-        return
-    # Forked workers share the parent's expander; nobody else's threads are running.
-    with get_context("fork").Pool(jobs, _start_worker, (expander,)) as pool:
-        yield lambda tasks: pool.imap(_expand, tasks)
+        else:
+            with pool:
+                yield lambda tasks: pool.imap(_expand, tasks)
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _pool(expander: Expander, jobs: int) -> Pool | None:
+    """Forked workers, which share the parent's expander; None where the system has no semaphores to offer."""
+    try:
+        return get_context("fork").Pool(jobs, _start_worker, (expander,))
+    except OSError:  # no usable /dev/shm
+        return None
 
 
 def _start_worker(expander: Expander) -> None:
     global _expander
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    gc.disable()
+    gc.freeze()  # what the parent has made is not the worker's to collect
     _expander = expander
 
 

@@ -15,7 +15,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 from rmaplab.cli import check, demo, doctor, list_, record, replay, run
-from rmaplab.errors import RmaplabError, UsageError
+from rmaplab.errors import InputError, RmaplabError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,8 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("rmaplab: interrupted", file=sys.stderr)
         return INTERRUPTED
     except OSError as error:
-        print(f"rmaplab: cannot write the output: {error}", file=sys.stderr)
-        return 4
+        print(f"rmaplab: the system refused: {error}", file=sys.stderr)
+        return InputError.exit_code
     except Exception:
         traceback.print_exc()
         print("rmaplab: this is a bug of rmaplab; please report it with the lines above", file=sys.stderr)
