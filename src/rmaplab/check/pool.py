@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
+from rmaplab.gcpause import paused_gc
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from multiprocessing.pool import Pool
@@ -25,18 +27,13 @@ _expander: Expander
 @contextmanager
 def workers(expander: Expander, jobs: int) -> Iterator[Expand]:
     """A function that expands lists of histories, in order, in ``jobs`` processes (1: this one)."""
-    enabled = gc.isenabled()
-    gc.disable()  # states are full of cycles and short-lived: collected between chunks instead
     pool = _pool(expander, jobs) if jobs > 1 else None
-    try:
+    with paused_gc():  # states are full of cycles and short-lived: collected between chunks instead
         if pool is None:
             yield lambda tasks: map(_collecting(expander.expand), tasks)
         else:
             with pool:
                 yield lambda tasks: pool.imap(_expand, tasks)
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _pool(expander: Expander, jobs: int) -> Pool | None:

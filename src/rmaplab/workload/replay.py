@@ -7,15 +7,14 @@ page counts as one event, at the latest moment it can have been written.
 
 from __future__ import annotations
 
-import gc
 import time
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from errno import errorcode
 from typing import TYPE_CHECKING
 
 from rmaplab.errors import InputError
+from rmaplab.gcpause import paused_gc
 from rmaplab.kernel.events import KernelBug
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_GROWSDOWN, VM_NORESERVE, VM_SHARED, prot_flags
 from rmaplab.kernel.locking import MMAP_LOCK, READ, Lock
@@ -23,7 +22,7 @@ from rmaplab.notebook import HtmlTable
 from rmaplab.workload.trace import TraceReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from rmaplab.kernel import Kernel, Process
@@ -92,7 +91,7 @@ def replay(
     """
     machine = _Machine(series)
     began = time.perf_counter()
-    with _no_cyclic_gc():
+    with paused_gc():
         try:
             for number, path in enumerate(traces):
                 machine.play(path, f"{number}/" if len(traces) > 1 else "", progress)
@@ -100,18 +99,6 @@ def replay(
             machine.result.interrupted = True
     machine.result.seconds = time.perf_counter() - began
     return machine.finish()
-
-
-@contextmanager
-def _no_cyclic_gc() -> Iterator[None]:
-    """The graph is one big cycle: collecting garbage only costs time here."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _counting(series: type[Kernel], result: ReplayResult) -> Kernel:
@@ -136,6 +123,7 @@ class _Machine:
 
     def __init__(self, series: type[Kernel]) -> None:
         self.result = ReplayResult(series.name)
+        self.foreign = not series.__module__.startswith("rmaplab.")  # logic from a user's file may fail in any way
         self.kernel = _counting(series, self.result)
         self.tasks: dict[int, Process] = {}
         self.prefix = ""
@@ -158,12 +146,19 @@ class _Machine:
         """Replay one trace; what runs at its end stays."""
         self.tasks, self.prefix = {}, prefix
         with TraceReader(path) as reader:
+            if reader.header.page_size != PAGE_SIZE:
+                raise InputError(
+                    f"{path}: recorded with pages of {reader.header.page_size} bytes; the model's have {PAGE_SIZE}: "
+                    "record it on a machine with such pages"
+                )
             for count, event in enumerate(reader, 1):
                 self.result.events += event[0] != "anon"
                 try:
                     self.handlers[event[0]](*event[1:])
-                except KernelBug as bug:
-                    raise InputError(f"{path}: event {count}: {self.result.series} crashed here: {bug}") from bug
+                except Exception as crash:
+                    if not (self.foreign or isinstance(crash, KernelBug)):
+                        raise
+                    raise InputError(f"{path}: event {count}: {self.result.series} crashed here: {crash}") from crash
                 if progress is not None and count % PROGRESS_EVERY == 0:
                     progress(self.result.events)
 
