@@ -54,7 +54,9 @@ def run(args: argparse.Namespace) -> int:
     with bar(args, f"check {args.series}", " transitions") as progress:
 
         def show(now: Progress) -> None:
-            progress.set_postfix_str(f"depth {now.depth}/{bounds.calls} {now.done}/{now.width}, {now.states} states")
+            progress.set_postfix_str(
+                f"depth {now.depth}/{bounds.calls} {now.done}/{now.width}, {now.states} states", refresh=False
+            )
             progress.update(now.transitions - progress.n)
 
         result = explore(

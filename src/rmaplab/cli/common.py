@@ -73,6 +73,7 @@ def note(args: argparse.Namespace, message: str) -> None:
 def bar(args: argparse.Namespace, what: str, unit: str, total: int | None = None) -> Iterator[tqdm[Any]]:
     """A progress bar on stderr if that is a terminal, with rate and, where the total is known, an estimate."""
     show = not args.quiet and sys.stderr.isatty()
+    tqdm.monitor_interval = 0  # no thread of its own: worker processes are forked
     with tqdm(total=total, desc=what, unit=unit, unit_scale=True, disable=not show, leave=False) as progress:
         yield progress
 

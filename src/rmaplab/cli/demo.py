@@ -87,7 +87,7 @@ def _explore(args: argparse.Namespace, series: str, bounds: Bounds, what: str) -
     with bar(args, what, " transitions") as progress:
 
         def show(now: Progress) -> None:
-            progress.set_postfix_str(f"depth {now.depth}/{bounds.calls} {now.done}/{now.width}")
+            progress.set_postfix_str(f"depth {now.depth}/{bounds.calls} {now.done}/{now.width}", refresh=False)
             progress.update(now.transitions - progress.n)
 
         result = explore(series, bounds, jobs=args.jobs, stop_at_first=False, only_fork_fails=True, progress=show)
