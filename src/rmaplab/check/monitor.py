@@ -133,6 +133,12 @@ class Monitor(Kernel):
             self.reached["GFP_NOWAIT failed and the GFP_KERNEL retry served"] += 1
         return rc
 
+    def put_anon_vma(self, anon_vma: AnonVma) -> None:
+        """I18: a reference cannot outlive the object."""
+        if anon_vma.freed:
+            self.events.report("AV-018", f"a reference to freed {anon_vma} is dropped")
+        super().put_anon_vma(anon_vma)
+
     def unlink_anon_vmas(self, vma: Vma) -> None:
         """Count VMAs that were never finished."""
         if vma.anon_vma is None and vma.anon_vma_chain:
