@@ -9,7 +9,7 @@ import pytest
 from rmaplab.check.invariants import violations
 from rmaplab.check.monitor import monitored
 from rmaplab.check.state import graph
-from rmaplab.kernel.flags import PAGE_SIZE, VM_ACCOUNT, VM_DONTCOPY, VM_WIPEONFORK, flags_name
+from rmaplab.kernel.flags import PAGE_SIZE, VM_ACCOUNT, VM_DONTCOPY, VM_WIPEONFORK, flags_name, prot_flags
 from rmaplab.series import SERIES
 
 BASE = 0x10000000
@@ -317,15 +317,21 @@ def test_an_inherited_vma_lends_nothing(kernel, parent):
     assert vma(parent, 1).anon_vma is vma(parent, 0).anon_vma
 
 
-@pytest.mark.parametrize("gap", ["hole", "file", "file offset"])
-def test_no_root_is_shared_across_a_hole_between_files_or_at_other_offsets(kernel, parent, gap):
-    low = parent.mmap(1, at=BASE, file="f" if gap == "file offset" else None)
-    high = parent.mmap(
-        1, at=BASE + PAGE_SIZE * (1 + (gap == "hole")), prot="rwx", file=None if gap == "hole" else "f"
-    )
-    parent.write(low)
-    parent.write(high)
+def test_no_root_is_shared_across_a_hole(kernel, parent):
+    for at, prot in ((0, "rw"), (2, "rwx")):
+        parent.write(parent.mmap(1, at=BASE + at * PAGE_SIZE, prot=prot))
     assert vma(parent, 0).anon_vma is not vma(parent, 1).anon_vma
+
+
+@pytest.mark.parametrize(
+    ("file", "pgoff", "shared"), [("f", 1, True), ("g", 1, False), (None, 1, False), ("f", 2, False)]
+)
+def test_a_root_is_shared_within_one_file_at_consecutive_offsets_only(kernel, parent, file, pgoff, shared):
+    low, at = parent.mmap(1, at=BASE, file="f"), BASE + PAGE_SIZE
+    kernel.do_mmap(parent.mm, at, at + PAGE_SIZE, prot_flags("rwx"), file, pgoff)
+    parent.write(low)
+    kernel.handle_mm_fault(parent.mm, at, True)
+    assert (vma(parent, 0).anon_vma is vma(parent, 1).anon_vma) == shared
 
 
 def test_sharing_a_root_does_not_merge(kernel, parent):
