@@ -64,13 +64,14 @@ class Expander:
         self.only_fork_fails = only_fork_fails
         kept = (statement for statement in start.statements if isinstance(statement, (*_CALL, Fail)))
         self.start = Scenario(tuple(kept), start.name)
-        self.start_mark = fingerprint(self.begin())
+        self.start_violations: list[Report] = []
+        self.start_mark = fingerprint(self.begin(judge=True))
         self.created = 1 + max((int(name[1:]) for name in _names(start) if re.fullmatch(r"P\d+", name)), default=0)
         self.seen: set[tuple[int, int]] = set()
         self.result = Expansion()
 
-    def begin(self) -> Monitor:
-        """The state that the exploration starts from."""
+    def begin(self, *, judge: bool = False) -> Monitor:
+        """The state that the exploration starts from; ``judge`` notes what the way there violates."""
         kernel = self.series()
         kernel.spawn("P0")
         plan = NO_PLAN
@@ -78,7 +79,10 @@ class Expander:
             if isinstance(statement, Fail):
                 plan = Plan(statement.n, statement.nowait)
             elif isinstance(statement, _CALL):
-                execute(kernel, statement, plan, check=False)
+                outcome = execute(kernel, statement, plan, check=judge)
+                if judge and outcome.violations:
+                    self.start_violations += outcome.violations
+                    break
                 plan = NO_PLAN
         return kernel
 

@@ -115,6 +115,9 @@ def explore(
     search = _Search(Exploration(expander.name, bounds), expander)
     began = time.perf_counter()
     try:
+        if expander.start_violations:
+            search.record_start(expander.start_violations)
+            return search.result
         with workers(expander, jobs) as expand:
             for depth in range(bounds.calls):
                 if not search.frontier:
@@ -199,17 +202,25 @@ class _Search:
         for ident in dict.fromkeys(report.id for report in reports):
             if ident in findings:
                 findings[ident] = replace(findings[ident], count=findings[ident].count + 1)
-                continue
-            detail = next(report.detail for report in reports if report.id == ident)
-            steps = [*self.history(index)[0], step]
-            statements = [*self.start.statements, *_statements(steps)]
-            findings[ident] = Finding(
-                id=ident,
-                detail=detail,
-                scenario=format_scenario(Scenario(tuple(statements))),
-                length=sum(not isinstance(statement, Fail) for statement in statements),
-                failed_allocation=step.plan.n or None,
-            )
+            else:
+                steps = [*self.history(index)[0], step]
+                statements = [*self.start.statements, *_statements(steps)]
+                findings[ident] = _finding(ident, reports, statements, step.plan.n)
+
+    def record_start(self, reports: list[Report]) -> None:
+        """Note that the scenario to start from violates something itself."""
+        for ident in dict.fromkeys(report.id for report in reports):
+            self.result.findings[ident] = _finding(ident, reports, self.start.statements, 0)
+
+
+def _finding(ident: str, reports: list[Report], statements: Sequence[Statement], failed: int) -> Finding:
+    return Finding(
+        id=ident,
+        detail=next(report.detail for report in reports if report.id == ident),
+        scenario=format_scenario(Scenario(tuple(statements))),
+        length=sum(not isinstance(statement, Fail) for statement in statements),
+        failed_allocation=failed or None,
+    )
 
 
 def _statements(steps: list[Step]) -> Iterator[Statement]:

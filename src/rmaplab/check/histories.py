@@ -40,10 +40,11 @@ class Bounds:
 
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if value < (0 if name in ("calls", "fail_alloc") else 1):
-                raise UsageError(f"bound {name} is {value}; it must be positive")
+            least = 0 if name in ("calls", "fail_alloc") else 1
+            if value < least:
+                raise UsageError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}")
         if self.areas > 26:
-            raise UsageError(f"bound areas is {self.areas}; there are names for 26")
+            raise UsageError(f"--areas is {self.areas}; there are names for 26")
 
 
 def calls(kernel: Kernel, bounds: Bounds, created: int) -> Iterator[Call]:

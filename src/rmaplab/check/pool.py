@@ -38,10 +38,14 @@ def workers(expander: Expander, jobs: int) -> Iterator[Expand]:
 
 def _pool(expander: Expander, jobs: int) -> Pool | None:
     """Forked workers, which share the parent's expander; None where the system has no semaphores to offer."""
+    # Ctrl-C waits until the workers are there: in the middle of a fork it would be lost.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return get_context("fork").Pool(jobs, _start_worker, (expander,))
     except OSError:  # no usable /dev/shm
         return None
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(expander: Expander) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rmaplab.check.explore import explore
 from rmaplab.check.histories import Bounds
-from rmaplab.cli.common import add_logic, add_output, bar, emit, jobs_default
+from rmaplab.cli.common import add_logic, add_output, bar, emit, jobs_default, positive, seconds
 from rmaplab.report.documents import check_document
 from rmaplab.report.text import check_text
 from rmaplab.scenario import load
@@ -39,10 +39,10 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         ("fail-alloc", default.fail_alloc, "failed allocations in one history"),
     ):
         bounds.add_argument(f"--{flag}", type=int, default=value, metavar="N", help=f"{text} (default {value})")
-    bounds.add_argument("--max-states", type=int, metavar="N", help="give up beyond so many states (exit 3)")
-    bounds.add_argument("--time", type=float, metavar="SECONDS", help="give up after so long (exit 3)")
+    bounds.add_argument("--max-states", type=positive, metavar="N", help="give up beyond so many states (exit 3)")
+    bounds.add_argument("--time", type=seconds, metavar="SECONDS", help="give up after so long (exit 3)")
     parser.add_argument("--all", action="store_true", help="go on after the first violation, to find every kind")
-    parser.add_argument("-j", "--jobs", type=int, default=jobs_default(), metavar="N", help="worker processes")
+    parser.add_argument("-j", "--jobs", type=positive, default=jobs_default(), metavar="N", help="worker processes")
     add_output(parser)
 
 

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tqdm import tqdm
 
@@ -17,10 +18,20 @@ from rmaplab.report.documents import stamp
 from rmaplab.series import DEFAULT
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterator
 
-__all__ = ["add_logic", "add_output", "advance", "bar", "emit", "jobs_default", "note"]
+__all__ = [
+    "add_logic",
+    "add_output",
+    "advance",
+    "bar",
+    "emit",
+    "jobs_default",
+    "note",
+    "positive",
+    "seconds",
+    "standard_input",
+]
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +92,29 @@ def bar(args: argparse.Namespace, what: str, unit: str, total: int | None = None
 def advance(progress: tqdm[Any]) -> Callable[[int], None]:
     """A callback that is told the total so far and moves the bar there."""
     return lambda total: _update(progress, total)
+
+
+def standard_input() -> BinaryIO:
+    """Standard input as bytes; :class:`InputError` if it is closed."""
+    if sys.stdin is None:
+        raise InputError("-: standard input is closed")
+    return sys.stdin.buffer
+
+
+def positive(text: str) -> int:
+    """An option's value: a whole number from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a number from 1")
+    return value
+
+
+def seconds(text: str) -> float:
+    """An option's value: a time in seconds, from 0."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a time in seconds")
+    return value
 
 
 def jobs_default() -> int:

@@ -18,7 +18,7 @@ from rmaplab.check.explore import explore
 from rmaplab.check.histories import Bounds
 from rmaplab.cli.catalogue import data_files, shipped_traces
 from rmaplab.cli.claims import fork_drawings, surprises, verdicts
-from rmaplab.cli.common import add_output, advance, bar, emit, jobs_default, note
+from rmaplab.cli.common import add_output, advance, bar, emit, jobs_default, note, positive
 from rmaplab.errors import InputError, RmaplabError
 from rmaplab.report.demo import Demo, Trace, demo_document, demo_text
 from rmaplab.report.html import demo_page
@@ -45,12 +45,14 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         "--html", metavar="FILE", default="rmaplab-demo.html", help="the page to write (default %(default)s)"
     )
     parser.add_argument("--no-record", action="store_true", help="do without the trace recorded live")
-    parser.add_argument("-j", "--jobs", type=int, default=jobs_default(), metavar="N", help="worker processes")
+    parser.add_argument("-j", "--jobs", type=positive, default=jobs_default(), metavar="N", help="worker processes")
     add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Make the experiment; Ctrl-C keeps what is done."""
+    if not Path(args.html).parent.is_dir():
+        raise InputError(f"{args.html}: there is no such folder; name another file with --html")
     demo = Demo()
     try:
         for series in SERIES:

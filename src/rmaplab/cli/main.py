@@ -31,6 +31,7 @@ _VERBS = {
     "list": list_,
     "doctor": doctor,
 }
+_PLANNED = ("fuzz", "shrink", "compare", "inspect", "conform", "explain", "explore", "export")
 INTERRUPTED = 130
 
 
@@ -39,7 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `rmaplab ... | head` ends quietly
     try:
-        args = _parser().parse_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        if words and words[0] in _PLANNED:
+            raise UsageError(f"{words[0]!r} is not in this version; it has: {', '.join(_VERBS)}")
+        args = _parser().parse_args(words)
         code: int = args.run(args)
         sys.stdout.flush()
         return code

@@ -8,12 +8,18 @@ Exit code 0 once the command has ended, whatever its own exit status.
 from __future__ import annotations
 
 import argparse
+import os
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rmaplab.cli.common import advance, bar, emit, note
 from rmaplab.errors import UsageError
 from rmaplab.report.documents import record_document
 from rmaplab.workload.recorder import record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 __all__ = ["prepare_parser", "run"]
 
@@ -36,7 +42,9 @@ def run(args: argparse.Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     if not command:
         raise UsageError("no command to record; `rmaplab record -o TRACE -- COMMAND ARGS...`")
-    with bar(args, "record", " events") as progress:
+    if args.trace == "-":
+        raise UsageError("a trace cannot go to standard output, which the command has; name a file with -o")
+    with _stdout_to_stderr(args.json), bar(args, "record", " events") as progress:
         summary = record(command, Path(args.trace), progress=advance(progress))
     events = sum(summary.events.values())
     note(args, f"{args.trace}: {events} events of {summary.tasks} tasks")
@@ -45,3 +53,18 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         emit(args, "record", record_document(args.trace, command, summary), str)
     return 130 if summary.interrupted else 0
+
+
+@contextmanager
+def _stdout_to_stderr(wanted: bool) -> Iterator[None]:
+    """With ``--json`` stdout is for the document: the command writes to stderr instead."""
+    if not wanted:
+        yield
+        return
+    stdout = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(stdout, 1)
+        os.close(stdout)

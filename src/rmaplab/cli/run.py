@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Run a scenario; print the final graph and the verdicts of its expect lines.
 
-Exit code 1 if an expectation is not met, or an invariant is violated that no
-`expect violates` line announces.
+Exit code 1 if an expectation is not met, or an invariant is violated and no
+`expect violates` line announces a violation.
 """
 
 from __future__ import annotations

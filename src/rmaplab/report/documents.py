@@ -77,6 +77,7 @@ def check_document(result: Exploration) -> Document:
         "series": result.series,
         "verdict": result.verdict,
         "reason": result.reason or None,
+        "interrupted": result.interrupted,
         "states": result.states,
         "transitions": result.transitions,
         "seconds": round(result.seconds, 3),

@@ -245,6 +245,8 @@ def load(path: str | os.PathLike[str]) -> Scenario:
     """
     name = os.fspath(path)
     try:
+        if name == "-" and sys.stdin is None:
+            raise ValueError("standard input is closed")
         if name == "-":
             data = sys.stdin.buffer.read(MAX_BYTES + 1)
         else:

@@ -69,7 +69,7 @@ def _from_file(path: Path) -> type[Kernel]:
     sys.modules[spec.name] = module  # worker processes and dataclasses look it up there
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
     found = [
         value
@@ -78,7 +78,11 @@ def _from_file(path: Path) -> type[Kernel]:
     ]
     if not found:
         raise InputError(f"{path}: no class derived from a series; start with `class Mine(Kernel):`")
-    found[-1].name = path.stem
+    found[-1].name = str(path)
+    try:
+        found[-1]()
+    except Exception as error:
+        raise InputError(f"{path}: {found[-1].__name__} cannot start: {type(error).__name__}: {error}") from error
     return found[-1]
 
 
