@@ -11,6 +11,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from rmaplab.report.demo import Demo, Trace, demo_document, demo_text
 from rmaplab.report.html import demo_page
 from rmaplab.series import find
 from rmaplab.workload.recorder import record
-from rmaplab.workload.replay import replay
+from rmaplab.workload.replay import replay as replay_traces
 from rmaplab.workload.trace import TraceReader
 
 if TYPE_CHECKING:
@@ -57,9 +58,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         for series in SERIES:
             demo.failing.append(_explore(args, series, BOUNDS, f"failing forks on {series}"))
-        without = Bounds(**{**_fields(BOUNDS), "fail_alloc": 0})
         for series in PATCH:
-            demo.succeeding.append(_explore(args, series, without, f"forks on {series}"))
+            demo.succeeding.append(_explore(args, series, replace(BOUNDS, fail_alloc=0), f"forks on {series}"))
         for path in shipped_traces():
             demo.traces.append(_replay(args, path, "shipped with rmaplab"))
         if not args.no_record:
@@ -81,10 +81,6 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(verdict.result == "fails" for verdict in demo.verdicts) else 0
 
 
-def _fields(bounds: Bounds) -> dict[str, int]:
-    return {name: getattr(bounds, name) for name in bounds.__dataclass_fields__}
-
-
 def _explore(args: argparse.Namespace, series: str, bounds: Bounds, what: str) -> Exploration:
     with bar(args, what, " transitions") as progress:
 
@@ -104,7 +100,7 @@ def _replay(args: argparse.Namespace, path: Path, origin: str) -> Trace:
     results = []
     for name in PATCH:
         with bar(args, f"{path.name} on {name}", " events") as progress:
-            results.append(replay([path], find(name), progress=advance(progress)))
+            results.append(replay_traces([path], find(name), progress=advance(progress)))
         if results[-1].interrupted:
             raise KeyboardInterrupt
     return Trace(command, origin, results)
