@@ -39,7 +39,8 @@ def violations(kernel: Kernel) -> list[Report]:
         kernel.locks.anon_vma_held = 0
     state = State(kernel)
     for ident, check in CHECKS:
-        found.extend(Report(ident, detail) for detail in check(state))
+        for detail in check(state):
+            found.append(Report(ident, detail))
     return found
 
 

@@ -54,22 +54,24 @@ def graph(kernel: Kernel) -> dict[int, tuple[int, ...]]:
     }
 
 
-def fingerprint(kernel: Kernel, *, pages: bool = True) -> int:
-    """64-bit hash of a state up to the renaming of processes and objects; without ``pages``, of its VMAs and links.
+def fingerprint(kernel: Kernel) -> int:
+    """64-bit hash of a state up to the renaming of processes and objects.
 
     Processes are sorted by a local shape; equal shapes keep their order, so
     two symmetric states may differ (which costs time), but equal fingerprints
     mean equal states, up to a collision of the hash.
     """
-    return hash(tuple(_Encoder(kernel, pages).encode()))
+    return hash(tuple(_Encoder(kernel).encode()))
 
 
 class _Encoder:
     """Writes a state as a list of integers, numbering objects as they turn up."""
 
-    def __init__(self, kernel: Kernel, pages: bool) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.pages = pages
+        self.pages = {
+            process.mm: list(process.mm.page_table) for process in kernel.processes.values()
+        }  # both passes need them in order
         self.anon_vmas: dict[AnonVma, int] = {}
         self.vmas: dict[Vma, int] = {}
         self.folios: dict[Folio, int] = {}
@@ -109,7 +111,7 @@ class _Encoder:
                 av = avc.anon_vma
                 shape += (av.refcount, av.num_children, av.num_active_vmas, len(av.rb_root.keys), av is vma.anon_vma)
             shape.append(-1)
-        for address, pte in process.mm.page_table if self.pages else ():
+        for address, pte in self.pages[process.mm]:
             shape += (address, pte.folio.mapcount, pte.folio.exclusive, pte.writable)
         return tuple(shape)
 
@@ -125,15 +127,11 @@ class _Encoder:
             out.append(-1 if vma.anon_vma is None else self.number(vma.anon_vma))
             out += [self.number(avc.anon_vma) for avc in vma.anon_vma_chain]
             out.append(-2)
-        if self.pages:
-            self.encode_pages(mm)
-        out.append(-3)
-
-    def encode_pages(self, mm: Mm) -> None:
-        out, folios = self.out, self.folios
-        for address, pte in mm.page_table:
+        folios = self.folios
+        for address, pte in self.pages[mm]:
             folio = pte.folio
             out += (address, folios.setdefault(folio, len(folios)) if folio.mapping else folio.id - 3, pte.writable)
+        out.append(-3)
 
     def encode_anon_vma(self, anon_vma: AnonVma) -> None:
         out = self.out

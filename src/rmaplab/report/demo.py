@@ -126,7 +126,7 @@ def _failing(demo: Demo) -> list[str]:
         "half-built  of these, forks that handed a half-built VMA to unlink_anon_vmas()",
         "assertions  of these, forks in which an assertion of the kernel fired",
         "leaked      AVCs left behind; dangling: those that point to a freed VMA",
-        "changed     failed forks that left VMAs, links or counters changed",
+        "changed     failed forks that left links or counters changed",
     ]
     for result in demo.failing:
         if result.findings:

@@ -88,8 +88,8 @@ def _failing(demo: Demo) -> Iterator[str]:
         f"<p>After every history of up to {bounds.calls - 1} calls of at most {bounds.processes} processes on "
         f"{bounds.areas} area of {bounds.pages} page. <i>Half-built</i>: forks that handed a half-built VMA to "
         "unlink_anon_vmas(); <i>assertions</i>: forks in which one of the kernel's fired; <i>leaked</i> AVCs were "
-        "left behind, <i>dangling</i> ones point to a freed VMA; <i>changed</i>: failed forks that left VMAs, "
-        "links or counters changed.</p>"
+        "left behind, <i>dangling</i> ones point to a freed VMA; <i>changed</i>: failed forks that "
+        "left links or counters changed.</p>"
     )
     yield from _table(failure_rows(demo.failing), alarms=3)
     for result in demo.failing:
