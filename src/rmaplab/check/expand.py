@@ -13,6 +13,7 @@ from rmaplab.check.histories import calls
 from rmaplab.check.invariants import violations
 from rmaplab.check.monitor import HALF_BUILT, monitored
 from rmaplab.check.state import fingerprint
+from rmaplab.kernel.checkpoint import drop_state
 from rmaplab.scenario import Exit, Fail, Fork, Mmap, Mprotect, Munmap, Read, Scenario, Write
 from rmaplab.series import find
 
@@ -96,27 +97,40 @@ class Expander:
             base.reached = self.result.reached
             for call in calls(base, self.bounds, created):
                 self.try_call(at, base, call, failures)
+            drop_state(base)
         return self.result
 
     def try_call(self, at: int, base: Monitor, call: Call, failures: int) -> None:
         """Make a call, then again with each of its allocations failing."""
-        allocations = self.take(at, base.copy(), Step(call), failures).slab.count
+        kernel = base.copy()
+        self.take(at, kernel, Step(call), failures)
+        allocations = kernel.slab.count
+        drop_state(kernel)
         if failures >= self.bounds.fail_alloc or (self.only_fork_fails and not isinstance(call, Fork)):
             return
         for n in range(1, allocations + 1):
-            half_built = base.reached[HALF_BUILT]
-            broken = self.take(at, base.copy(), Step(call, Plan(n)), failures + 1)
-            if broken.slab.failed > 1:  # a GFP_NOWAIT attempt came first: let it fail alone, too
-                self.take(at, base.copy(), Step(call, Plan(n, nowait=True)), failures + 1)
-            counts = self.result.failures
-            counts["points"] += 1
-            counts["half-built"] += base.reached[HALF_BUILT] > half_built
-            if isinstance(call, Fork):
-                live = broken.live_anon_vma_chains
-                counts["leaked"] += len(live) - len(base.live_anon_vma_chains)
-                counts["dangling"] += sum(avc.vma.freed for avc in live.values())
+            if self.try_failing(at, base, Step(call, Plan(n)), failures + 1):
+                nowait = base.copy()
+                self.take(at, nowait, Step(call, Plan(n, nowait=True)), failures + 1)
+                drop_state(nowait)
 
-    def take(self, at: int, kernel: Monitor, step: Step, failures: int) -> Monitor:
+    def try_failing(self, at: int, base: Monitor, step: Step, failures: int) -> bool:
+        """Make a call that fails to allocate; whether a GFP_NOWAIT attempt came first, which may fail alone, too."""
+        half_built = base.reached[HALF_BUILT]
+        broken = base.copy()
+        self.take(at, broken, step, failures)
+        counts = self.result.failures
+        counts["points"] += 1
+        counts["half-built"] += base.reached[HALF_BUILT] > half_built
+        if isinstance(step.call, Fork):
+            live = broken.live_anon_vma_chains
+            counts["leaked"] += len(live) - len(base.live_anon_vma_chains)
+            counts["dangling"] += sum(avc.vma.freed for avc in live.values())
+        nowait_first = broken.slab.failed > 1
+        drop_state(broken)
+        return nowait_first
+
+    def take(self, at: int, kernel: Monitor, step: Step, failures: int) -> None:
         """Make one transition, and judge the state it leads to unless that was done before."""
         result = self.result
         result.transitions += 1
@@ -125,16 +139,15 @@ class Expander:
         crashed = bool(found) and found[0].id == "AV-045"
         mark = 0 if crashed else fingerprint(kernel)
         if not found and (mark, failures) in self.seen:
-            return kernel
+            return
         if not crashed:
             found = [*found, *violations(kernel)]
         if found:
             result.violations.append((at, step, found))
-            return kernel
+            return
         self.seen.add((mark, failures))
         forked = isinstance(step.call, Fork) and outcome.errno is None
         result.successors.append((at, step, failures, mark, forked))
-        return kernel
 
 
 def _names(scenario: Scenario) -> list[str]:
