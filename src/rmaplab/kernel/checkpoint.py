@@ -64,7 +64,8 @@ def drop_state(kernel: Kernel) -> None:
         process.mm.vmas.clear()
     kernel.processes.clear()
     for avc in kernel.live_anon_vma_chains.values():
-        del avc.vma, avc.anon_vma
+        if hasattr(avc, "vma"):  # a crash may have come before it was assigned
+            del avc.vma, avc.anon_vma
     for anon_vma in kernel.live_anon_vmas.values():
         del anon_vma.root, anon_vma.parent
         anon_vma.rb_root.keys.clear()
