@@ -3,33 +3,23 @@
 
 from collections import Counter
 from dataclasses import replace
-from random import Random
 
 import pytest
+from random_calls import CALLS, Chance, end_all, machine
 
-from rmaplab.check.execute import NO_PLAN, Plan, execute
-from rmaplab.check.monitor import monitored
-from rmaplab.check.state import fingerprint
+from rmaplab.check.execute import NO_PLAN, execute
 from rmaplab.errors import InputError, UsageError
 from rmaplab.kernel import Kernel
-from rmaplab.kernel.flags import PAGE_SIZE
-from rmaplab.scenario import Exit, Fork, Mmap, Mprotect, Munmap, Pages, Read, Walk, Write
+from rmaplab.scenario import Mmap, Mprotect
 from rmaplab.series import DEFAULT, SERIES, changed_functions, find
 
-BASE = 0x10000000
-PAGES = 2  # of an area; areas touch
-AREAS = "ABCD"
-PROTECTIONS = (*["rw"] * 6, *["r"] * 5, "rwx", "none")
 HISTORIES = 12
-CALLS = 100
-ALONE = 20  # calls before the first fork: only a VMA that was not inherited merges freely
-
 SAME_CLONE_ORDER = ("v6.18", "v6.18+1", "v6.18+2", "v6.18+3", "v6.18+4", "v6.18+5", "v6.18+6", "v6.18+7")
 MIRRORED = ("v6.18+8", "v6.18+9", "v6.18+v2", "v7.0")
 REUSED = "anon_vma reused by fork"
 
 
-# --- the classes ---------------------------------------------------------------------------------
+# --- the classes -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -112,84 +102,7 @@ def test_a_file_without_a_series_is_refused(tmp_path):
         find(str(empty))
 
 
-# --- random histories -----------------------------------------------------------------------------
-
-
-class Chance:
-    """Draws calls from a seed; what it may draw depends on the state, the rest is up to the seed."""
-
-    def __init__(self, seed):
-        self.random = Random(seed)
-        self.made = 0
-        self.drawn = 0
-        self.agenda = []
-
-    def call(self, kernel):
-        self.drawn += 1
-        if self.drawn % 25 == 1:
-            self.agenda = self.faulted_beside_unfaulted(self.random.choice(list(kernel.processes)))
-        if self.agenda:
-            return self.agenda.pop(0)
-        processes = list(kernel.processes.values())
-        process = self.random.choices(processes, range(1, len(processes) + 1))[0]  # rather a young one: deep trees
-        kind = self.random.choices(
-            ("mmap", "write", "read", "mprotect", "munmap", "fork", "exit"), (4, 7, 2, 8, 2, 6, 4)
-        )[0]
-        if kind == "fork" and len(kernel.processes) < 7 and self.drawn > ALONE:
-            self.made += 1
-            return Fork(process.name, f"P{self.made}")
-        if kind == "exit" and len(kernel.processes) > 1:
-            return Exit(process.name)
-        if kind == "mmap" or not process.areas:
-            return self.mmap(process)
-        pages = self.pages(process)
-        match kind:
-            case "munmap":
-                return Munmap(process.name, pages)
-            case "mprotect":
-                return Mprotect(process.name, pages, self.random.choice(PROTECTIONS))
-            case "read":
-                return Read(process.name, pages)
-        return Write(process.name, pages)
-
-    def mmap(self, process):
-        number = self.random.randrange(len(AREAS))
-        return Mmap(
-            process.name,
-            AREAS[number],
-            PAGES,
-            at=BASE + number * PAGES * PAGE_SIZE,
-            prot=self.random.choice(PROTECTIONS),
-            file=self.random.choice((None, None, None, None, None, "f")),
-            shared=self.random.random() < 0.05,
-        )
-
-    def faulted_beside_unfaulted(self, name):
-        """Rarely met by chance: two VMAs that become mergeable, one with an anon_vma and one without."""
-        number = self.random.randrange(len(AREAS) - 1)
-        low, high = (Mmap(name, AREAS[at], PAGES, at=BASE + at * PAGES * PAGE_SIZE) for at in (number, number + 1))
-        first, whole = Pages(high.area, 0, 0), Pages(high.area, 0, PAGES - 1)
-        return [high, Write(name, first), Mprotect(name, whole, "r"), low, Mprotect(name, first, "rw")]
-
-    def pages(self, process):
-        first, last = sorted(self.random.choices(range(PAGES), k=2))
-        return Pages(self.random.choice(sorted(process.areas)), first, last)
-
-    def plan(self):
-        return Plan(self.random.randint(1, 8), self.random.random() < 0.3)
-
-
-def machine(series):
-    kernel = monitored(SERIES[series])()
-    kernel.spawn()
-    return kernel
-
-
-def end_all(kernel):
-    """Every process exits; nothing is left."""
-    for name in list(kernel.processes):
-        assert execute(kernel, Exit(name)).violations == []
-    assert not kernel.live_anon_vmas
+# --- random histories ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("seed", range(HISTORIES))
@@ -297,73 +210,3 @@ def test_up_to_6_15_the_merge_rule_alone_differs():
                 differing += 1
                 break
     assert differing
-
-
-# --- copies ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("series", SERIES)
-def test_a_copy_is_equal_and_goes_on_alike(series):
-    for seed in range(5):
-        chance = Chance(seed)
-        kernel = machine(series)
-        for _ in range(CALLS // 2):
-            execute(kernel, chance.call(kernel))
-        copy = kernel.copy()
-        assert copy.snapshot() == kernel.snapshot()
-        assert copy.snapshot(canonical=False) == kernel.snapshot(canonical=False)
-        assert fingerprint(copy) == fingerprint(kernel)
-        for step in range(CALLS):
-            call = chance.call(kernel)
-            plan = chance.plan() if step % 2 else NO_PLAN
-            first, second = execute(kernel, call, plan), execute(copy, call, plan)
-            assert first == second, (step, call, plan)
-            assert copy.snapshot(canonical=False) == kernel.snapshot(canonical=False), (step, call, plan)
-            assert fingerprint(copy) == fingerprint(kernel)
-            if first.violations:
-                break
-
-
-@pytest.mark.parametrize("series", SERIES)
-def test_a_copy_and_its_original_do_not_see_each_other(series):
-    kernel, chance = machine(series), Chance(7)
-    for _ in range(CALLS):
-        execute(kernel, chance.call(kernel))
-    before, mark = kernel.snapshot(canonical=False), fingerprint(kernel)
-    copy = kernel.copy()
-    for _ in range(CALLS):
-        execute(copy, chance.call(copy))
-    assert fingerprint(copy) != mark
-    assert kernel.snapshot(canonical=False) == before
-    assert fingerprint(kernel) == mark
-    end_all(copy)
-    assert kernel.snapshot(canonical=False) == before
-    end_all(kernel)
-
-
-def test_a_copy_keeps_what_a_failed_call_left_behind():
-    kernel = machine("v6.18+v2")
-    execute(kernel, Mmap("P0", "A", 1))
-    execute(kernel, Write("P0", Pages("A", 0, 0)))
-    assert execute(kernel, Fork("P0", "P1"), Plan(2)).errno == "ENOMEM"
-    copy = kernel.copy()
-    assert len(copy.live_anon_vma_chains) == 2
-    assert fingerprint(copy) == fingerprint(kernel)
-    found = execute(kernel, Walk("P0", Pages("A", 0, 0)))
-    assert {report.id for report in found.violations} >= {"AV-001", "AV-015"}
-    assert execute(copy, Walk("P0", Pages("A", 0, 0))).violations == found.violations
-
-
-def test_two_tasks_of_one_address_space_are_copied_as_such():
-    kernel = machine("v7.0")
-    process = kernel.processes["P0"]
-    area = process.mmap(1)
-    process.share("P1")
-    copy = kernel.copy()
-    assert copy.processes["P0"].mm is copy.processes["P1"].mm
-    assert copy.processes["P0"].mm is not process.mm
-    copy.processes["P1"].write(area)
-    copy.processes["P0"].exit()
-    assert copy.processes["P1"].mm.users == 1
-    assert process.mm.users == 2
-    assert process.mm.page_table.get(area.start) is None
