@@ -44,7 +44,7 @@ class UnlinksTheListOnly(Kernel):
         vma.anon_vma = None
 
 
-@reports("AV-004", "AV-035", on=GRANDCHILD)
+@reports("AV-004", "AV-034", on=GRANDCHILD)
 class ForgetsTheOwnLink(Kernel):
     def anon_vma_link_child(self, vma, parent, anon_vma, avc):
         anon_vma.root, anon_vma.parent = parent.root, parent

@@ -275,7 +275,11 @@ def _coverage(state: State) -> Iterator[str]:
 
 watched("AV-032", "a merge joins no two different anon_vmas, and a fork child with nothing unfaulted", _VMA)
 watched("AV-033", "a call that runs out of memory leaves anon_vmas, AVCs and counters as they were", _RMAP)
-watched("AV-034", "fork makes the chain longer by its own anon_vma, or reuses one and keeps the length", _RMAP)
+watched(
+    "AV-034",
+    "fork links the child to the parent's anon_vmas, and to one of its own unless it reuses one of them",
+    _RMAP,
+)
 watched("AV-035", "fork allocates an anon_vma if and only if no ancestor's is reusable", _RMAP)
 watched("AV-036", "a new anon_vma is a child of the parent VMA's anon_vma", _RMAP)
 watched("AV-037", "reading and walking change nothing in the reverse map", _RMAP)

@@ -78,23 +78,24 @@ class Monitor(Kernel):
     def anon_vma_fork(self, vma: Vma, pvma: Vma) -> int:
         """I34 to I36, and failure atomicity."""
         before = graph(self) if self._failing() else None
-        reusable = [avc.anon_vma for avc in pvma.anon_vma_chain if _reusable(avc.anon_vma)]
-        length = len(pvma.anon_vma_chain)
+        inherited = [avc.anon_vma for avc in pvma.anon_vma_chain]
+        reusable = [anon_vma for anon_vma in inherited if _reusable(anon_vma)]
         rc = super().anon_vma_fork(vma, pvma)
         if rc != 0:
             self._unchanged(before, "anon_vma_fork")
         elif pvma.anon_vma is not None and vma.anon_vma is not None:
-            self._check_forked(vma, pvma.anon_vma, length, reusable)
+            self._check_forked(vma, pvma.anon_vma, inherited, reusable)
         return rc
 
-    def _check_forked(self, vma: Vma, parent: AnonVma, length: int, reusable: list[AnonVma]) -> None:
+    def _check_forked(self, vma: Vma, parent: AnonVma, inherited: list[AnonVma], reusable: list[AnonVma]) -> None:
         own = vma.anon_vma
         assert own is not None
-        made = len(vma.anon_vma_chain) - length
+        made = own not in inherited
         self.reached["own anon_vma made by fork" if made else "anon_vma reused by fork"] += 1
-        if made not in (0, 1):
-            self.events.report("AV-034", f"{vma}: chain of {length + made} from one of {length}")
-        if bool(made) == bool(reusable):
+        chain = Counter(avc.anon_vma for avc in vma.anon_vma_chain)
+        if chain != Counter([*inherited, own] if made else inherited):
+            self.events.report("AV-034", f"{vma}: {list(chain.elements())} from {inherited}")
+        if made == bool(reusable):
             self.events.report("AV-035", f"{vma}: {own}, reusable were {reusable}")
         if made and own.parent is not parent:
             self.events.report("AV-036", f"{own} hangs below {own.parent}, not {parent}")
