@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The recorder's parts: page map, system call filter, sets of runs."""
+
+import mmap
+import os
+
+from hypothesis import given
+from hypothesis import strategies as st
+from recorder_runs import PAGE, _ptrace  # noqa: F401 (a fixture)
+
+from rmaplab.workload import pagemap
+from rmaplab.workload.runs import RunSet
+from rmaplab.workload.syscalls import ABIS, filter_program
+
+
+def test_pagemap_with_and_without_the_scan_ioctl_agree():
+    area = mmap.mmap(-1, 4096 * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    reserve = mmap.mmap(-1, 1 << 32, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000, prot=0)
+    for page in (*range(3), 9, 1000, 4095):
+        area[page * PAGE] = 1
+    areas = [run for run in pagemap.read_areas(os.getpid()) if run.end - run.start >= 4096 * PAGE]
+    spans = [(run.start, run.end) for run in areas if run.end - run.start != 1 << 32]
+    scanned = [pagemap.anonymous_runs(os.getpid(), span) for span in spans]
+    read = [pagemap.anonymous_runs(os.getpid(), span, scan=False) for span in spans]
+    assert scanned == read
+    assert sum((end - start) // PAGE for runs in read for start, end in runs) >= 6
+    assert pagemap.anonymous_runs(os.getpid(), scan=False)
+    reserve.close()
+
+
+def test_filter_jumps_stay_inside_and_end_in_a_verdict():
+    for abi in ABIS.values():
+        program = filter_program(abi)
+        count = len(program) // 8
+        for place in range(count - 2):
+            assert place + 1 + max(program[place * 8 + 2 : place * 8 + 4]) < count
+        assert [program[place * 8] for place in (count - 2, count - 1)] == [6, 6]
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 30), st.integers(1, 10)), max_size=20), st.data())
+def test_run_set_equals_a_set(operations, data):
+    runs, model = RunSet(), set()
+    for adds, start, length in operations:
+        (runs.add if adds else runs.remove)(start, start + length)
+        (model.update if adds else model.difference_update)(range(start, start + length))
+    start = data.draw(st.integers(0, 40))
+    end = data.draw(st.integers(start + 1, 50))
+    missing = runs.missing(start, end)
+    assert {item for low, high in missing for item in range(low, high)} == set(range(start, end)) - model
+    assert all(low < high for low, high in missing)
