@@ -14,21 +14,18 @@ from rmaplab.check.invariants import violations
 from rmaplab.check.monitor import HALF_BUILT, monitored
 from rmaplab.check.state import fingerprint
 from rmaplab.kernel.checkpoint import drop_state
-from rmaplab.scenario import Exit, Fail, Fork, Mmap, Mprotect, Munmap, Read, Scenario, Write
+from rmaplab.scenario import Call, Fail, Fork, Scenario
 from rmaplab.series import find
 
 if TYPE_CHECKING:
     from rmaplab.check.histories import Bounds
     from rmaplab.check.monitor import Monitor
     from rmaplab.kernel.events import Report
-    from rmaplab.scenario import Call
 
     History = tuple[list["Step"], int, int]
     """Steps, allocations that failed in them, and the number of the next child."""
 
 __all__ = ["Expander", "Expansion", "Step"]
-
-_CALL = (Exit, Fork, Mmap, Mprotect, Munmap, Read, Write)
 
 
 class Step(NamedTuple):
@@ -63,7 +60,7 @@ class Expander:
         self.name = self.series.name
         self.bounds = bounds
         self.only_fork_fails = only_fork_fails
-        kept = (statement for statement in start.statements if isinstance(statement, (*_CALL, Fail)))
+        kept = (statement for statement in start.statements if isinstance(statement, Call | Fail))
         self.start = Scenario(tuple(kept), start.name)
         self.start_violations: list[Report] = []
         self.start_mark = fingerprint(self.begin(judge=True))
@@ -79,7 +76,7 @@ class Expander:
         for statement in self.start.statements:
             if isinstance(statement, Fail):
                 plan = Plan(statement.n, statement.nowait)
-            elif isinstance(statement, _CALL):
+            elif isinstance(statement, Call):
                 outcome = execute(kernel, statement, plan, check=judge)
                 if judge and outcome.violations:
                     self.start_violations += outcome.violations

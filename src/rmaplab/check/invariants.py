@@ -35,8 +35,7 @@ def violations(kernel: Kernel) -> list[Report]:
     found = kernel.events.take_reports()
     if kernel.locks.held:
         found.append(Report("AV-029", f"still held: {kernel.locks.held}"))
-        kernel.locks.held.clear()
-        kernel.locks.anon_vma_held = 0
+        kernel.locks.forget()
     state = State(kernel)
     for ident, check in CHECKS:
         for detail in check(state):

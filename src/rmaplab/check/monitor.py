@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rmaplab.check.invariants import InvariantViolation, violations
 from rmaplab.check.state import graph
 from rmaplab.kernel import Kernel
+from rmaplab.series import is_foreign
 
 if TYPE_CHECKING:
     from typing import Self
@@ -66,8 +67,8 @@ class Monitor(Kernel):
         for ident, detail in violations(self):
             raise InvariantViolation(ident, detail)
 
-    def _failing(self) -> bool:
-        return self.slab.failing
+    def _graph_if_failing(self) -> dict[int, tuple[int, ...]] | None:
+        return graph(self) if self.slab.failing else None
 
     def _unchanged(self, before: dict[int, tuple[int, ...]] | None, function: str) -> None:
         if before is not None and graph(self) != before:
@@ -77,7 +78,7 @@ class Monitor(Kernel):
 
     def anon_vma_fork(self, vma: Vma, pvma: Vma) -> int:
         """I34 to I36, and failure atomicity."""
-        before = graph(self) if self._failing() else None
+        before = self._graph_if_failing()
         inherited = [avc.anon_vma for avc in pvma.anon_vma_chain]
         reusable = [anon_vma for anon_vma in inherited if _reusable(anon_vma)]
         rc = super().anon_vma_fork(vma, pvma)
@@ -101,9 +102,11 @@ class Monitor(Kernel):
             self.events.report("AV-036", f"{own} hangs below {own.parent}, not {parent}")
 
     def dup_mm(self, oldmm: Mm) -> Mm | int:
-        """Count the forks that failed."""
+        """Count the forks that failed; what the VMAs copied before had linked must be gone, too."""
+        before = self._graph_if_failing()
         mm = super().dup_mm(oldmm)
         if isinstance(mm, int):
+            self._unchanged(before, "dup_mm")
             self.reached["fork failed"] += 1
         return mm
 
@@ -125,7 +128,7 @@ class Monitor(Kernel):
         for avc in src.anon_vma_chain:
             if avc not in avc.anon_vma.rb_root.keys:
                 self.events.report("AV-020", f"{dst} is to be linked to {avc.anon_vma}, which {src} has left")
-        before = graph(self) if self._failing() else None
+        before = self._graph_if_failing()
         failed = self.slab.failed
         rc = super().anon_vma_clone(dst, src, operation)
         if rc != 0:
@@ -165,7 +168,7 @@ class Monitor(Kernel):
 
     def split_vma(self, vma: Vma, address: int, new_below: bool) -> int:
         """Failure atomicity."""
-        before = graph(self) if self._failing() else None
+        before = self._graph_if_failing()
         rc = super().split_vma(vma, address, new_below)
         if rc != 0:
             self._unchanged(before, "split_vma")
@@ -175,7 +178,7 @@ class Monitor(Kernel):
 
     def dup_anon_vma(self, dst: Vma, src: Vma) -> int:
         """Failure atomicity."""
-        before = graph(self) if self._failing() else None
+        before = self._graph_if_failing()
         unfaulted = dst.anon_vma is None
         rc = super().dup_anon_vma(dst, src)
         if rc != 0:
@@ -251,5 +254,5 @@ def monitored(series: type[Kernel]) -> type[Monitor]:
 
 
 def _with_monitor(series: type[Kernel]) -> type[Monitor]:
-    foreign = not series.__module__.startswith("rmaplab.")
-    return type(f"Monitored{series.__name__}", (Monitor, series), {"__doc__": series.__doc__, "foreign": foreign})
+    fields = {"__doc__": series.__doc__, "foreign": is_foreign(series)}
+    return type(f"Monitored{series.__name__}", (Monitor, series), fields)

@@ -88,6 +88,11 @@ class Locking:
         if self.events.listeners:
             self.events.emit("unlock", owner, lock.name.lower())
 
+    def forget(self) -> None:
+        """Give up what a call that ended left locked."""
+        self.held.clear()
+        self.anon_vma_held = 0
+
     def holds(self, lock: Lock, owner: object, mode: Mode = READ) -> bool:
         """Whether the lock is held, at least in this mode."""
         for kind, who, how in self.held:  # noqa: SIM110 (any() costs three times as much, and this is hot)

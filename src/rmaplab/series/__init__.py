@@ -24,7 +24,7 @@ from rmaplab.series.v6_18_8 import V6_18_8
 from rmaplab.series.v6_18_9 import V6_18_9
 from rmaplab.series.v6_18_v2 import V6_18_V2
 
-__all__ = ["DEFAULT", "SERIES", "changed_functions", "find"]
+__all__ = ["DEFAULT", "SERIES", "changed_functions", "find", "is_foreign"]
 
 _OLDEST_FIRST: tuple[type[Kernel], ...] = (
     V6_12,
@@ -84,6 +84,11 @@ def _from_file(path: Path) -> type[Kernel]:
     except Exception as error:
         raise InputError(f"{path}: {found[-1].__name__} cannot start: {type(error).__name__}: {error}") from error
     return found[-1]
+
+
+def is_foreign(series: type[Kernel]) -> bool:
+    """Whether the logic comes from a user's file: an exception in it is a crash of that logic, not our bug."""
+    return not series.__module__.startswith("rmaplab.")
 
 
 def changed_functions(series: type[Kernel]) -> list[str]:

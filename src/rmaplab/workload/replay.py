@@ -19,6 +19,7 @@ from rmaplab.kernel.events import KernelBug
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_GROWSDOWN, VM_NORESERVE, VM_SHARED, prot_flags
 from rmaplab.kernel.locking import MMAP_LOCK, READ, Lock
 from rmaplab.notebook import HtmlTable
+from rmaplab.series import is_foreign
 from rmaplab.workload.trace import TraceReader
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ class _Machine:
 
     def __init__(self, series: type[Kernel]) -> None:
         self.result = ReplayResult(series.name)
-        self.foreign = not series.__module__.startswith("rmaplab.")  # logic from a user's file may fail in any way
+        self.foreign = is_foreign(series)
         self.kernel = _counting(series, self.result)
         self.tasks: dict[int, Process] = {}
         self.prefix = ""
