@@ -16,10 +16,15 @@ from rmaplab.notebook import HtmlTable
 __all__ = [
     "AnonVmaView",
     "FolioView",
+    "GuardView",
+    "KsmItemView",
+    "KsmView",
     "ProcessView",
     "PteView",
     "SlabView",
     "Snapshot",
+    "SwapPteView",
+    "SwapView",
     "VmaView",
 ]
 
@@ -62,23 +67,76 @@ class AnonVmaView:
 
 @dataclass(frozen=True, slots=True)
 class PteView:
-    """A present page-table entry: mm id and address in bytes."""
+    """A present entry: mm id, address in bytes, subpage; ``pages`` is above 1 for a PMD."""
 
     mm: str
     address: int
     writable: bool
+    page: int = 0
+    pages: int = 1
 
 
 @dataclass(frozen=True, slots=True)
 class FolioView:
-    """An anonymous folio that is mapped somewhere; ``index`` in pages."""
+    """An anonymous folio that is mapped somewhere or in the swap cache; ``index`` in pages.
+
+    ``mapping`` is None for a page that KSM merged; ``ksm`` is its content then.
+    ``exclusive``: all of its 2**order pages are; ``pins`` are long-term ones.
+    """
 
     id: str
-    mapping: str
+    mapping: str | None
     index: int
     mapcount: int
     exclusive: bool
     ptes: tuple[PteView, ...]
+    order: int = 0
+    pins: int = 0
+    ksm: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SwapPteView:
+    """A swap entry: mm id, address in bytes, whether the page was exclusive."""
+
+    mm: str
+    address: int
+    exclusive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SwapView:
+    """A swap slot: how many entries name it, and the folio it has in the swap cache."""
+
+    id: str
+    count: int
+    folio: str | None
+    ptes: tuple[SwapPteView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GuardView:
+    """A guard page: mm id and address in bytes."""
+
+    mm: str
+    address: int
+
+
+@dataclass(frozen=True, slots=True)
+class KsmItemView:
+    """A place that ksmd merged, and the anon_vma it holds a reference to."""
+
+    mm: str
+    address: int
+    anon_vma: str
+
+
+@dataclass(frozen=True, slots=True)
+class KsmView:
+    """A page of KSM's stable tree by its content."""
+
+    content: str
+    items: tuple[KsmItemView, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +156,9 @@ class Snapshot(HtmlTable):
     anon_vmas: tuple[AnonVmaView, ...]
     folios: tuple[FolioView, ...]
     slab: SlabView
+    swap: tuple[SwapView, ...] = ()
+    guards: tuple[GuardView, ...] = ()
+    ksm: tuple[KsmView, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The state as JSON-ready dictionaries and lists."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rmaplab.kernel.flags import PAGE_SHIFT, flags_name
-from rmaplab.kernel.kernel import Area as PageRange
 from rmaplab.kernel.objects import FILE_PAGE
+from rmaplab.kernel.process import Area as PageRange
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

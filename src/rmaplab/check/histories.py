@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rmaplab.errors import UsageError
 from rmaplab.kernel.flags import PAGE_SIZE, VM_READ, VM_WRITE
-from rmaplab.kernel.kernel import MMAP_BASE
+from rmaplab.kernel.process import MMAP_BASE
 from rmaplab.scenario import Exit, Fork, Mmap, Mprotect, Munmap, Pages, Read, Write
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def _page_calls(process: Process, name: str, area: Area) -> Iterator[Call]:
         mapped.append(None if vma is None else vma.vm_flags)
         if vma is None:
             continue
-        pte = process.mm.page_table.get(address)
+        pte = process.mm.page_table.present(address)
         pages = Pages(name, index, index)
         if vma.vm_flags & VM_WRITE and (pte is None or not pte.writable):
             yield Write(process.name, pages)

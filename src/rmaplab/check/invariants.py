@@ -158,7 +158,7 @@ def _child_count(state: State) -> Iterator[str]:
 @holds("AV-013", "refcount is 1 for being linked, and on a root 1 more for each other anon_vma of its tree", _RMAP)
 def _refcounts(state: State) -> Iterator[str]:
     for anon_vma in state.anon_vmas:
-        expected = bool(anon_vma.rb_root.keys) + state.tree_size.get(anon_vma, 0)
+        expected = bool(anon_vma.rb_root.keys) + state.tree_size.get(anon_vma, 0) + state.pins.get(anon_vma, 0)
         if anon_vma.refcount != expected:
             yield f"{anon_vma}: refcount {anon_vma.refcount}, expected {expected}"
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, ClassVar
 from rmaplab.check.invariants import InvariantViolation, violations
 from rmaplab.check.state import graph
 from rmaplab.kernel import Kernel
+from rmaplab.kernel.pagetable import Pte
 from rmaplab.series import is_foreign
 
 if TYPE_CHECKING:
     from typing import Self
 
     from rmaplab.kernel.folio import Visit
-    from rmaplab.kernel.objects import AnonVma, Folio, Mm, Pte, Vma
+    from rmaplab.kernel.objects import AnonVma, Folio, Mm, Vma
     from rmaplab.kernel.rmap import Operation
     from rmaplab.kernel.vma import VmaMerge
 
@@ -153,7 +154,7 @@ class Monitor(Kernel):
         """I23: the pages are zapped by now."""
         for vma in vmas:
             for _, pte in vma.vm_mm.page_table.range(vma.vm_start, vma.vm_end):
-                if pte.folio.mapping is not None:
+                if isinstance(pte, Pte) and pte.folio.anon:
                     self.events.report("AV-023", f"{vma} is unlinked while it maps {pte.folio}")
         super().free_pgtables(vmas)
 
@@ -216,7 +217,7 @@ class Monitor(Kernel):
     def do_wp_page(self, vma: Vma, address: int, pte: Pte) -> int:
         """Count copies."""
         rc = super().do_wp_page(vma, address, pte)
-        if rc == 0 and pte.folio.mapping is not None and not pte.writable:
+        if rc == 0 and pte.folio.anon and not pte.writable:
             self.reached["page copied on write"] += 1
         return rc
 

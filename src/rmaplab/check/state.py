@@ -6,9 +6,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from zlib import crc32
 
+from rmaplab.kernel.pagetable import MigrationPte, Pte, SwapPte
+
 if TYPE_CHECKING:
     from rmaplab.kernel import Kernel, Process
-    from rmaplab.kernel.objects import AnonVma, Folio, Mm, Pte, Vma
+    from rmaplab.kernel.objects import AnonVma, Folio, Mm, SwapSlot, Vma
 
 __all__ = ["State", "fingerprint", "graph"]
 
@@ -33,12 +35,25 @@ class State:
                 self.children[anon_vma.parent] = self.children.get(anon_vma.parent, 0) + 1
             if anon_vma.root is not anon_vma:
                 self.tree_size[anon_vma.root] = self.tree_size.get(anon_vma.root, 0) + 1
-        self.ptes: dict[Folio, list[tuple[Mm, int, Pte]]] = {}
+        self.ptes: dict[Folio, list[tuple[Mm, int, Pte]]] = {}  # present entries of anonymous folios
+        self.migrating: dict[Folio, list[tuple[Mm, int, MigrationPte]]] = {}
+        self.swapped: dict[SwapSlot, list[tuple[Mm, int, SwapPte]]] = {}
         for mm in self.mms:
+            for address, huge in mm.page_table.pmds.items():
+                self.ptes.setdefault(huge.folio, []).append((mm, address, huge))
             for table in mm.page_table.tables.values():
                 for address, pte in table.items():
-                    if pte.folio.mapping is not None:
-                        self.ptes.setdefault(pte.folio, []).append((mm, address, pte))
+                    if type(pte) is Pte:
+                        if pte.folio.anon:
+                            self.ptes.setdefault(pte.folio, []).append((mm, address, pte))
+                    elif isinstance(pte, SwapPte):
+                        self.swapped.setdefault(pte.slot, []).append((mm, address, pte))
+                    elif isinstance(pte, MigrationPte):
+                        self.migrating.setdefault(pte.folio, []).append((mm, address, pte))
+        self.pins: dict[AnonVma, int] = {}  # references from outside the graph: KSM's items
+        for node in kernel.stable_tree.values():
+            for item in node.items:
+                self.pins[item.anon_vma] = self.pins.get(item.anon_vma, 0) + 1
 
 
 def graph(kernel: Kernel) -> dict[int, tuple[int, ...]]:
@@ -75,6 +90,7 @@ class _Encoder:
         self.anon_vmas: dict[AnonVma, int] = {}
         self.vmas: dict[Vma, int] = {}
         self.folios: dict[Folio, int] = {}
+        self.slots: dict[SwapSlot, int] = {}
         self.out: list[int] = []
 
     def encode(self) -> list[int]:
@@ -88,6 +104,7 @@ class _Encoder:
             if mm not in mms:
                 mms[mm] = len(mms)
                 self.encode_mm(mm)
+        self.encode_swap_and_ksm(mms)
         live = self.kernel.live_anon_vmas
         if len(live) != len(self.anon_vmas):  # leaked ones, or a pointer to a freed one
             for anon_vma in live.values():
@@ -99,7 +116,8 @@ class _Encoder:
                 done += 1
         for folio in self.folios:
             mapping = -1 if folio.mapping is None else self.anon_vmas.get(folio.mapping, -2)
-            self.out += (mapping, folio.index, folio.mapcount, folio.exclusive)
+            self.out += (mapping, folio.index, folio.mapcount, folio.exclusive, folio.order, folio.pins)
+            self.out.append(-1 if folio.stable_node is None else crc32(folio.stable_node.content.encode()))
         return self.out
 
     def shape(self, process: Process) -> tuple[int, ...]:
@@ -112,7 +130,9 @@ class _Encoder:
                 shape += (av.refcount, av.num_children, av.num_active_vmas, len(av.rb_root.keys), av is vma.anon_vma)
             shape.append(-1)
         for address, pte in self.pages[process.mm]:
-            shape += (address, pte.folio.mapcount, pte.folio.exclusive, pte.writable)
+            shape.append(address)
+            if type(pte) is Pte:
+                shape += (pte.folio.mapcount, pte.folio.exclusive, pte.writable)
         return tuple(shape)
 
     def number(self, anon_vma: AnonVma) -> int:
@@ -127,15 +147,37 @@ class _Encoder:
             out.append(-1 if vma.anon_vma is None else self.number(vma.anon_vma))
             out += [self.number(avc.anon_vma) for avc in vma.anon_vma_chain]
             out.append(-2)
-        folios = self.folios
         for address, pte in self.pages[mm]:
-            folio = pte.folio
-            out += (address, folios.setdefault(folio, len(folios)) if folio.mapping else folio.id - 3, pte.writable)
-        out.append(-3)
+            if type(pte) is Pte:
+                out += (address, self.folio(pte.folio), pte.writable, pte.page)
+            elif isinstance(pte, SwapPte):
+                out += (address, -8, self.slots.setdefault(pte.slot, len(self.slots)), pte.exclusive)
+            elif isinstance(pte, MigrationPte):
+                out += (address, -9, self.folio(pte.folio), pte.writable, pte.exclusive, pte.page)
+            else:
+                out += (address, -10)
+        for address, pte in sorted(mm.page_table.pmds.items()):
+            out += (address, -11, self.folio(pte.folio), pte.writable)
+        out += (-3, mm.has_pinned, mm.brk)
+
+    def folio(self, folio: Folio) -> int:
+        if not folio.anon:
+            return folio.id - 3
+        return self.folios.setdefault(folio, len(self.folios))
+
+    def encode_swap_and_ksm(self, mms: dict[Mm, int]) -> None:
+        out = self.out
+        for slot in self.slots:
+            out += (slot.count, -1 if slot.folio is None else self.folio(slot.folio))
+        for content, node in self.kernel.stable_tree.items():
+            out += (crc32(content.encode()), self.folio(node.folio))
+            for item in node.items:
+                out += (mms.get(item.mm, -1), item.address, item.pgoff, self.number(item.anon_vma))
+            out.append(-4)
 
     def encode_anon_vma(self, anon_vma: AnonVma) -> None:
         out = self.out
-        out += (anon_vma.refcount, anon_vma.num_children, anon_vma.num_active_vmas, anon_vma.freed)
+        out += (anon_vma.refcount, anon_vma.num_children, anon_vma.num_active_vmas, anon_vma.degree, anon_vma.freed)
         if not anon_vma.freed:
             out += (self.number(anon_vma.parent), self.number(anon_vma.root))
         out += [self.vmas.get(avc.vma, -1) for avc in anon_vma.rb_root]

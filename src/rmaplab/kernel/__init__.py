@@ -5,6 +5,7 @@ Start with :mod:`rmaplab.kernel.rmap`.  The text here is the newest series,
 ``v7.0``; what older series did otherwise is in :mod:`rmaplab.series`.
 """
 
-from rmaplab.kernel.kernel import Area, Kernel, Process
+from rmaplab.kernel.kernel import Kernel
+from rmaplab.kernel.process import Area, Process
 
 __all__ = ["Area", "Kernel", "Process"]

@@ -8,16 +8,28 @@ means the same here.
 __all__ = [
     "PAGE_SHIFT",
     "PAGE_SIZE",
+    "PMD_ORDER",
+    "PMD_SHIFT",
+    "PMD_SIZE",
     "TASK_SIZE",
     "VM_ACCESS_FLAGS",
     "VM_ACCOUNT",
     "VM_DONTCOPY",
+    "VM_DONTDUMP",
     "VM_EXEC",
     "VM_GROWSDOWN",
+    "VM_HUGEPAGE",
     "VM_IGNORE_MERGE",
+    "VM_LOCKED",
+    "VM_MAYBE_GUARD",
+    "VM_MERGEABLE",
+    "VM_NOHUGEPAGE",
     "VM_NORESERVE",
+    "VM_RAND_READ",
     "VM_READ",
+    "VM_SEQ_READ",
     "VM_SHARED",
+    "VM_STACK_INCOMPLETE_SETUP",
     "VM_WIPEONFORK",
     "VM_WRITE",
     "flags_name",
@@ -26,6 +38,9 @@ __all__ = [
 
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
+PMD_SHIFT = 21  # x86-64: one PMD entry spans 2 MiB
+PMD_SIZE = 1 << PMD_SHIFT
+PMD_ORDER = PMD_SHIFT - PAGE_SHIFT
 TASK_SIZE = (1 << 47) - PAGE_SIZE  # x86-64, four-level page tables
 
 VM_READ = 0x1
@@ -33,14 +48,23 @@ VM_WRITE = 0x2
 VM_EXEC = 0x4
 VM_SHARED = 0x8
 VM_GROWSDOWN = 0x100
+VM_MAYBE_GUARD = 0x800  # v6.19
+VM_LOCKED = 0x2000
+VM_SEQ_READ = 0x8000
+VM_RAND_READ = 0x10000
 VM_DONTCOPY = 0x20000
 VM_ACCOUNT = 0x100000
 VM_NORESERVE = 0x200000
 VM_WIPEONFORK = 0x2000000
+VM_DONTDUMP = 0x4000000
 VM_SOFTDIRTY = 0x8000000
+VM_HUGEPAGE = 0x20000000
+VM_NOHUGEPAGE = 0x40000000
+VM_MERGEABLE = 0x80000000
 
 VM_ACCESS_FLAGS = VM_READ | VM_WRITE | VM_EXEC
-VM_IGNORE_MERGE = VM_SOFTDIRTY  # bits that never keep two VMAs apart
+VM_STACK_INCOMPLETE_SETUP = VM_RAND_READ | VM_SEQ_READ  # both: exec's stack before its move
+VM_IGNORE_MERGE = VM_SOFTDIRTY | VM_MAYBE_GUARD  # bits that never keep two VMAs apart
 
 _PROT = {"r": VM_READ, "w": VM_WRITE, "x": VM_EXEC}
 # The two-letter codes of the VmFlags line in /proc/PID/smaps.
@@ -50,10 +74,17 @@ _CODES = (
     (VM_EXEC, "ex"),
     (VM_SHARED, "sh"),
     (VM_GROWSDOWN, "gd"),
+    (VM_LOCKED, "lo"),
+    (VM_SEQ_READ, "sr"),
+    (VM_RAND_READ, "rr"),
     (VM_DONTCOPY, "dc"),
     (VM_ACCOUNT, "ac"),
     (VM_NORESERVE, "nr"),
     (VM_WIPEONFORK, "wf"),
+    (VM_DONTDUMP, "dd"),
+    (VM_HUGEPAGE, "hg"),
+    (VM_NOHUGEPAGE, "nh"),
+    (VM_MERGEABLE, "mg"),
 )
 
 

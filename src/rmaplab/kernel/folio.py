@@ -35,12 +35,12 @@ class FolioRmap(Rmap):
         folio.mapping = vma.anon_vma
         folio.index = linear_page_index(vma, address)
         folio.mapcount = 1
-        folio.exclusive = True
+        folio.exclusive = 1
 
     def folio_try_dup_anon_rmap_pte(self, folio: Folio) -> None:
         """One more mapping, by fork: no longer exclusive to one process."""
         folio.mapcount += 1
-        folio.exclusive = False
+        folio.exclusive = 0
 
     def folio_remove_rmap_pte(self, folio: Folio) -> None:
         """One mapping less; mapping and index stay behind until the page is freed."""
@@ -49,7 +49,7 @@ class FolioRmap(Rmap):
     def folio_move_anon_rmap(self, folio: Folio, vma: Vma) -> None:
         """The last mapper writes: from now on only this VMA's own relatives can map the page."""
         folio.mapping = vma.anon_vma
-        folio.exclusive = True
+        folio.exclusive = 1
 
     def rmap_walk_anon(self, folio: Folio) -> list[Visit]:
         """Visit every VMA that may map an anonymous folio, in the order of the interval tree."""
@@ -64,7 +64,7 @@ class FolioRmap(Rmap):
         for avc in anon_vma.rb_root.stab(folio.index, folio.index):
             vma = avc.vma
             address = vma.vm_start + ((folio.index - vma.vm_pgoff) << PAGE_SHIFT)
-            pte = vma.vm_mm.page_table.get(address)
+            pte = vma.vm_mm.page_table.present(address)
             visits.append(Visit(vma, address, pte is not None and pte.folio is folio))
         self.locks.release(ANON_VMA_LOCK, anon_vma.root)
         self.locks.release(FOLIO_LOCK, folio)

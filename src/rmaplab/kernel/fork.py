@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rmaplab.kernel.exec import Exec
 from rmaplab.kernel.flags import VM_DONTCOPY, VM_WIPEONFORK
 from rmaplab.kernel.locking import MMAP_LOCK
-from rmaplab.kernel.mmap import Mmap
 from rmaplab.kernel.objects import Mm
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["Fork"]
 
 
-class Fork(Mmap):
+class Fork(Exec):
     """dup_mm and dup_mmap."""
 
     def dup_mm(self, oldmm: Mm) -> Mm | int:

@@ -1,53 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Kernel and Process: the calls a scenario or a trace makes.
-
-Calls raise :class:`OSError` with the errno the kernel would return.
-"""
+"""Kernel: one machine."""
 
 from __future__ import annotations
 
-import os
-from errno import EFAULT, EINVAL, ESRCH
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel.checkpoint import copy_state
-from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_SHARED, prot_flags
 from rmaplab.kernel.fork import Fork
 from rmaplab.kernel.objects import Mm
+from rmaplab.kernel.process import Process
 from rmaplab.kernel.view import take_snapshot
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from rmaplab.kernel.folio import Visit
     from rmaplab.snapshot import Snapshot
 
-__all__ = ["Area", "Kernel", "Process"]
-
-MMAP_BASE = 0x7F00_0000_0000
-MMAP_GAP = 16 * PAGE_SIZE  # between areas placed by default: they never touch
-
-
-class Area(NamedTuple):
-    """A range of an address space: first byte, and length in pages."""
-
-    start: int
-    pages: int
-
-    def page(self, index: int) -> int:
-        """Address (bytes) of one of the pages; :class:`IndexError` beyond them."""
-        if not 0 <= index < self.pages:
-            raise IndexError(f"page {index} of an area of {self.pages}")
-        return self.start + (index << PAGE_SHIFT)
-
-    def part(self, first: int, last: int) -> Area:
-        """The area of the pages first to last, inclusive."""
-        return Area(self.page(first), self.page(last) // PAGE_SIZE - self.page(first) // PAGE_SIZE + 1)
-
-    @property
-    def end(self) -> int:
-        """First byte behind the area."""
-        return self.start + (self.pages << PAGE_SHIFT)
+__all__ = ["Kernel"]
 
 
 class Kernel(Fork):
@@ -86,131 +55,3 @@ class Kernel(Fork):
     def copy(self) -> Self:
         """An independent copy of the whole state (not of counts and listeners)."""
         return copy_state(self, type(self)())
-
-
-class Process:
-    """A process: a name, an address space, and the calls it can make.
-
-    ``areas`` are names for ranges, inherited by fork; the dictionary is replaced, never changed.
-    """
-
-    __slots__ = ("areas", "kernel", "mm", "mmap_hint", "name")
-
-    def __init__(self, kernel: Kernel, name: str, mm: Mm) -> None:
-        self.kernel = kernel
-        self.name = name
-        self.mm = mm
-        self.mmap_hint = MMAP_BASE
-        self.areas: dict[str, Area] = {}
-
-    def __repr__(self) -> str:
-        return self.name
-
-    def _check(self, rc: int) -> None:
-        if rc != 0:
-            raise OSError(-rc, os.strerror(-rc))
-
-    def _alive(self) -> None:
-        if self.kernel.processes.get(self.name) is not self:
-            self._check(-ESRCH)
-
-    def mmap(
-        self,
-        pages: int,
-        at: int | None = None,
-        prot: str = "rw",
-        file: str | None = None,
-        shared: bool = False,
-    ) -> Area:
-        """Map ``pages`` pages: at an address (bytes), replacing what is there, or apart from everything else."""
-        self._alive()
-        if pages <= 0 or (at is not None and at % PAGE_SIZE):
-            self._check(-EINVAL)
-        area = Area(self._free_address(pages) if at is None else at, pages)
-        flags = prot_flags(prot) | (VM_SHARED if shared else 0)
-        pgoff = None if file is None else 0
-        self._check(self.kernel.do_mmap(self.mm, area.start, area.end, flags, file, pgoff))
-        return area
-
-    def _free_address(self, pages: int) -> int:
-        start = self.mmap_hint
-        while True:
-            at = self.mm.find(start - MMAP_GAP)
-            if at == len(self.mm.vmas) or self.mm.vmas[at].vm_start >= start + (pages << PAGE_SHIFT) + MMAP_GAP:
-                break
-            start = self.mm.vmas[at].vm_end + MMAP_GAP
-        self.mmap_hint = start + (pages << PAGE_SHIFT) + MMAP_GAP
-        return start
-
-    def munmap(self, area: Area) -> None:
-        """Unmap the area."""
-        self._alive()
-        self._check(self.kernel.do_munmap(self.mm, area.start, area.end))
-
-    def mprotect(self, area: Area, prot: str) -> None:
-        """Change the area's access rights."""
-        self._alive()
-        self._check(self.kernel.do_mprotect(self.mm, area.start, area.end, prot_flags(prot)))
-
-    def read(self, area: Area, page: int | None = None) -> None:
-        """Read from one page, or from each; EFAULT stands for SIGSEGV."""
-        self._touch(area, page, write=False)
-
-    def write(self, area: Area, page: int | None = None) -> None:
-        """Write to one page, or to each."""
-        self._touch(area, page, write=True)
-
-    def _touch(self, area: Area, page: int | None, *, write: bool) -> None:
-        self._alive()
-        for index in range(area.pages) if page is None else (page,):
-            self._check(self.kernel.handle_mm_fault(self.mm, area.page(index), write))
-
-    def fork(self, name: str | None = None) -> Process:
-        """A child with a copy of the address space; named after the next free number by default."""
-        self._alive()
-        kernel = self.kernel
-        if name is None:
-            name = next(f"P{n}" for n in range(1, len(kernel.processes) + 2) if f"P{n}" not in kernel.processes)
-        elif name in kernel.processes:
-            raise ValueError(f"process {name} already runs")
-        mm = kernel.dup_mm(self.mm)
-        if isinstance(mm, int):
-            self._check(mm)
-        assert isinstance(mm, Mm)
-        child = kernel.add_process(name, mm)
-        child.mmap_hint = self.mmap_hint
-        child.areas = self.areas
-        return child
-
-    def share(self, name: str) -> Process:
-        """A task in the same address space (vfork, or a thread)."""
-        self._alive()
-        task = self.kernel.add_process(name, self.mm)
-        self.mm.users += 1
-        return task
-
-    def exec(self) -> None:
-        """Leave the address space for a new, empty one."""
-        self._alive()
-        old, self.mm = self.mm, Mm(self.kernel.new_ident(Mm))
-        self._mmput(old)
-
-    def exit(self) -> None:
-        """End; the last task of an address space takes it down."""
-        self._alive()
-        del self.kernel.processes[self.name]
-        self._mmput(self.mm)
-
-    def _mmput(self, mm: Mm) -> None:
-        mm.users -= 1
-        if mm.users == 0:
-            self.kernel.exit_mmap(mm)
-
-    def walk(self, area: Area, page: int) -> list[Visit]:
-        """Reverse-map walk of the folio mapped at a page; EFAULT if none is mapped there."""
-        self._alive()
-        pte = self.mm.page_table.get(area.page(page))
-        if pte is None:
-            self._check(-EFAULT)
-        assert pte is not None
-        return self.kernel.rmap_walk_anon(pte.folio)

@@ -11,17 +11,18 @@ from errno import EFAULT, ENOMEM
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import PAGE_SIZE, VM_ACCESS_FLAGS, VM_SHARED, VM_WRITE
+from rmaplab.kernel.huge_memory import HugeMemory
 from rmaplab.kernel.locking import FOLIO_LOCK, MMAP_LOCK, READ
 from rmaplab.kernel.objects import FILE_PAGE, ZERO_PAGE, Folio
-from rmaplab.kernel.vma import VmaOps
+from rmaplab.kernel.pagetable import MigrationPte, Pte
 
 if TYPE_CHECKING:
-    from rmaplab.kernel.objects import Mm, Pte, Vma
+    from rmaplab.kernel.objects import Mm, Vma
 
 __all__ = ["Memory"]
 
 
-class Memory(VmaOps):
+class Memory(HugeMemory):
     """Faults, copy on write, fork's copying of page tables, zapping."""
 
     def handle_mm_fault(self, mm: Mm, address: int, write: bool, *, force: bool = False) -> int:
@@ -41,7 +42,7 @@ class Memory(VmaOps):
     def handle_pte_fault(self, vma: Vma, address: int, write: bool) -> int:
         """Bring a page in, or make it writable."""
         pte = vma.vm_mm.page_table.get(address)
-        if pte is not None:
+        if isinstance(pte, Pte):
             return self.do_wp_page(vma, address, pte) if write and not pte.writable else 0
         if vma.vm_flags & VM_SHARED:
             self.set_pte(vma.vm_mm, address, FILE_PAGE, write)
@@ -67,11 +68,11 @@ class Memory(VmaOps):
         if vma.vm_flags & VM_SHARED or folio.exclusive:
             pte.writable = True
             return 0
-        if folio.mapping is not None and self.wp_can_reuse_anon_folio(folio, vma):
+        if folio.anon and self.wp_can_reuse_anon_folio(folio, vma):
             pte.writable = True
             return 0
         rc = self.do_new_page(vma, address)
-        if rc == 0 and folio.mapping is not None:
+        if rc == 0 and folio.anon:
             self.folio_remove_rmap_pte(folio)
         return rc
 
@@ -92,7 +93,9 @@ class Memory(VmaOps):
         if src.anon_vma is None:
             return
         for address, pte in src.vm_mm.page_table.range(src.vm_start, src.vm_end):
-            if pte.folio.mapping is not None:
+            if not isinstance(pte, Pte):
+                continue
+            if pte.folio.anon:
                 self.folio_try_dup_anon_rmap_pte(pte.folio)
             pte.writable = False
             self.set_pte(dst.vm_mm, address, pte.folio, False)
@@ -100,7 +103,7 @@ class Memory(VmaOps):
     def zap_page_range(self, mm: Mm, start: int, end: int) -> None:
         """Remove the entries of [start, end) (bytes) and their claim on the pages."""
         for address, pte in mm.page_table.range(start, end):
-            if pte.folio.mapping is not None:
+            if isinstance(pte, Pte) and pte.folio.anon:
                 self.folio_remove_rmap_pte(pte.folio)
             mm.page_table.clear(address)
 
@@ -108,4 +111,5 @@ class Memory(VmaOps):
         """Follow a VMA's loss of write permission in its page table."""
         if not vma.vm_flags & VM_WRITE:
             for _, pte in vma.vm_mm.page_table.range(start, end):
-                pte.writable = False
+                if isinstance(pte, Pte | MigrationPte):
+                    pte.writable = False

@@ -21,7 +21,7 @@ from rmaplab.kernel.flags import (
     VM_WRITE,
 )
 from rmaplab.kernel.locking import MMAP_LOCK, READ
-from rmaplab.kernel.memory import Memory
+from rmaplab.kernel.migrate import Migrate
 from rmaplab.kernel.vma import VmaMerge
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Mmap"]
 
 
-class Mmap(Memory):
+class Mmap(Migrate):
     """System calls that change VMAs."""
 
     def do_mmap(

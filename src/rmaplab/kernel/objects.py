@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The structures: anon_vma, anon_vma_chain, VMA, mm, folio and page table.
+"""The structures: anon_vma, anon_vma_chain, VMA, mm, folio, swap slot and KSM's stable node.
 
 Fields carry the kernel's names (include/linux/mm_types.h and rmap.h, v7.0).
 Addresses are in bytes, page offsets in pages of 4 KiB.
@@ -8,13 +8,9 @@ Addresses are in bytes, page offsets in pages of 4 KiB.
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING
 
-from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE
 from rmaplab.kernel.interval_tree import IntervalTree
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from rmaplab.kernel.pagetable import PageTable
 
 __all__ = [
     "FILE_PAGE",
@@ -22,9 +18,10 @@ __all__ = [
     "AnonVma",
     "AnonVmaChain",
     "Folio",
+    "KsmRmapItem",
     "Mm",
-    "PageTable",
-    "Pte",
+    "StableNode",
+    "SwapSlot",
     "Vma",
 ]
 
@@ -32,11 +29,13 @@ __all__ = [
 class AnonVma:
     """struct anon_vma: one node in the tree of VMAs that a page may be mapped by.
 
+    ``degree`` counts users and children together, on series before v6.0.
     ``linked`` remembers whether a VMA was ever linked to it; an object freed
     without that was allocated in vain.
     """
 
     __slots__ = (
+        "degree",
         "freed",
         "id",
         "linked",
@@ -55,6 +54,7 @@ class AnonVma:
         self.refcount = 0
         self.num_children = 0
         self.num_active_vmas = 0
+        self.degree = 0
         self.rb_root = IntervalTree()
         self.linked = False
         self.freed = False
@@ -121,94 +121,94 @@ class Vma:
 
 
 class Folio:
-    """A small folio (one page).  ``mapping`` names an anon_vma, or None if it is not anonymous.
+    """A folio of 2**order pages.
 
-    ``exclusive`` is PageAnonExclusive, ``index`` the linear page offset at
-    the first mapping, ``mapcount`` the number of page-table entries.
+    ``anon`` is False for the stand-ins of the zero page and the page cache.
+    ``mapping`` names an anon_vma; for a KSM page it is None and
+    ``stable_node`` is set.  ``index`` is the linear page offset at the first
+    mapping, ``mapcount`` the number of page-table entries (a PMD is one), bit
+    k of ``exclusive`` is PageAnonExclusive of subpage k.  ``slot`` is set
+    while the folio is in the swap cache, ``pins`` counts FOLL_PIN references.
     """
 
-    __slots__ = ("exclusive", "id", "index", "mapcount", "mapping")
+    __slots__ = (
+        "anon",
+        "exclusive",
+        "id",
+        "index",
+        "mapcount",
+        "mapping",
+        "order",
+        "pins",
+        "slot",
+        "stable_node",
+    )
 
-    def __init__(self, ident: int) -> None:
+    def __init__(self, ident: int, order: int = 0, *, anon: bool = True) -> None:
         self.id = ident
+        self.anon = anon
+        self.order = order
         self.mapping: AnonVma | None = None
+        self.stable_node: StableNode | None = None
         self.index = 0
         self.mapcount = 0
-        self.exclusive = False
+        self.exclusive = 0
+        self.slot: SwapSlot | None = None
+        self.pins = 0
 
     def __repr__(self) -> str:
         return f"folio{self.id}"
 
 
-ZERO_PAGE = Folio(0)  # the shared zero page: never reverse mapped
-FILE_PAGE = Folio(-1)  # stands for any page-cache page: its reverse map is not this one
+ZERO_PAGE = Folio(0, anon=False)  # the shared zero page: never reverse mapped
+FILE_PAGE = Folio(-1, anon=False)  # stands for any page-cache page: its reverse map is not this one
 
 
-class Pte:
-    """A present page-table entry."""
+class SwapSlot:
+    """A slot of the swap area: ``count`` entries in page tables name it (swap_map).
 
-    __slots__ = ("folio", "writable")
+    ``folio`` is the page in the swap cache, None if the slot alone has the content.
+    """
 
-    def __init__(self, folio: Folio, writable: bool) -> None:
+    __slots__ = ("count", "folio", "id")
+
+    def __init__(self, ident: int) -> None:
+        self.id = ident
+        self.count = 0
+        self.folio: Folio | None = None
+
+    def __repr__(self) -> str:
+        return f"slot{self.id}"
+
+
+class KsmRmapItem:
+    """struct ksm_rmap_item: one place where ksmd merged a page; it holds a reference to ``anon_vma``.
+
+    ``address`` is in bytes, ``pgoff`` the page's linear offset at the merge, in pages.
+    """
+
+    __slots__ = ("address", "anon_vma", "mm", "pgoff")
+
+    def __init__(self, mm: Mm, address: int, anon_vma: AnonVma, pgoff: int) -> None:
+        self.mm = mm
+        self.address = address
+        self.anon_vma = anon_vma
+        self.pgoff = pgoff
+
+
+class StableNode:
+    """struct ksm_stable_node: a page of KSM's stable tree, and the places merged into it."""
+
+    __slots__ = ("content", "folio", "id", "items")
+
+    def __init__(self, ident: int, content: str, folio: Folio) -> None:
+        self.id = ident
+        self.content = content
         self.folio = folio
-        self.writable = writable
+        self.items: list[KsmRmapItem] = []
 
-
-class PageTable:
-    """Present entries of one mm by address (bytes), in tables of 512 as on x86-64."""
-
-    __slots__ = ("tables",)
-
-    SHIFT = PAGE_SHIFT + 9
-
-    def __init__(self) -> None:
-        self.tables: dict[int, dict[int, Pte]] = {}
-
-    def get(self, address: int) -> Pte | None:
-        """Entry of the page that starts at ``address``, or None."""
-        table = self.tables.get(address >> self.SHIFT)
-        return None if table is None else table.get(address)
-
-    def set(self, address: int, pte: Pte) -> None:
-        """Install an entry."""
-        table = self.tables.get(address >> self.SHIFT)
-        if table is None:
-            table = self.tables[address >> self.SHIFT] = {}
-        table[address] = pte
-
-    def clear(self, address: int) -> None:
-        """Remove an entry; its table goes with its last one."""
-        key = address >> self.SHIFT
-        table = self.tables[key]
-        del table[address]
-        if not table:
-            del self.tables[key]
-
-    def range(self, start: int, end: int) -> list[tuple[int, Pte]]:
-        """Entries with start <= address < end (bytes), ascending."""
-        first, last = start >> self.SHIFT, (end - 1) >> self.SHIFT
-        if last - first < len(self.tables):
-            keys = [key for key in range(first, last + 1) if key in self.tables]
-        else:
-            keys = sorted(key for key in self.tables if first <= key <= last)
-        found: list[tuple[int, Pte]] = []
-        for key in keys:
-            table = self.tables[key]
-            low, high = max(start, key << self.SHIFT), min(end, (key + 1) << self.SHIFT)
-            if (high - low) >> PAGE_SHIFT < len(table):
-                found += [(address, table[address]) for address in range(low, high, PAGE_SIZE) if address in table]
-            else:
-                found += sorted((item for item in table.items() if low <= item[0] < high), key=_address)
-        return found
-
-    def __iter__(self) -> Iterator[tuple[int, Pte]]:
-        """All entries, ascending."""
-        for key in sorted(self.tables):
-            yield from sorted(self.tables[key].items(), key=_address)
-
-
-def _address(item: tuple[int, Pte]) -> int:
-    return item[0]
+    def __repr__(self) -> str:
+        return f"ksm{self.id}"
 
 
 def _vm_end(vma: Vma) -> int:
@@ -218,7 +218,7 @@ def _vm_end(vma: Vma) -> int:
 class Mm:
     """struct mm_struct: the VMAs in address order (the maple tree) and the page table."""
 
-    __slots__ = ("brk", "id", "page_table", "users", "vmas")
+    __slots__ = ("brk", "has_pinned", "id", "page_table", "users", "vmas")
 
     def __init__(self, ident: int) -> None:
         self.id = ident
@@ -226,6 +226,7 @@ class Mm:
         self.page_table = PageTable()
         self.users = 1
         self.brk = 0  # end of the heap in bytes, 0 before the first brk()
+        self.has_pinned = False  # MMF_HAS_PINNED: a page was pinned for DMA once
 
     def __repr__(self) -> str:
         return f"mm{self.id}"

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from rmaplab.kernel.events import Events
 from rmaplab.kernel.locking import MMAP_LOCK, Locking
-from rmaplab.kernel.objects import AnonVma, AnonVmaChain, Folio, Mm, Pte, Vma
+from rmaplab.kernel.objects import AnonVma, AnonVmaChain, Folio, Mm, StableNode, SwapSlot, Vma
+from rmaplab.kernel.pagetable import Pte
 from rmaplab.kernel.slab import Slab
 
 __all__ = ["Services"]
@@ -23,7 +24,8 @@ class Services:
         self.events = Events()
         self.locks = Locking(self.events)
         self.slab = Slab(self.events, self.locks)
-        self.idents: dict[type | str, int] = {Mm: 0, Vma: 0, Folio: 0, "shmem": 0}
+        self.stable_tree: dict[str, StableNode] = {}  # KSM's pages by content
+        self.idents: dict[type | str, int] = {Mm: 0, Vma: 0, Folio: 0, SwapSlot: 0, StableNode: 0, "shmem": 0}
 
     def new_ident(self, kind: type | str) -> int:
         """The next number for an object that the failure plan does not cover."""
@@ -39,9 +41,9 @@ class Services:
         """``mmap_assert_locked``: held, for reading at least."""
         self.vm_warn_on(not self.locks.holds(MMAP_LOCK, mm), text)
 
-    def set_pte(self, mm: Mm, address: int, folio: Folio, writable: bool) -> None:
-        """Install a page-table entry."""
-        mm.page_table.set(address, Pte(folio, writable))
+    def set_pte(self, mm: Mm, address: int, folio: Folio, writable: bool, page: int = 0) -> None:
+        """Install a present page-table entry."""
+        mm.page_table.set(address, Pte(folio, writable, page))
 
     @property
     def live_anon_vmas(self) -> dict[int, AnonVma]:

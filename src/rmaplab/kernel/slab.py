@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from rmaplab.kernel.events import Events
     from rmaplab.kernel.locking import Locking
 
-__all__ = ["GFP_KERNEL", "GFP_NOWAIT", "Gfp", "KmemCache", "Slab"]
+__all__ = ["GFP_KERNEL", "GFP_NOWAIT", "KINDS", "Gfp", "KmemCache", "Slab"]
+
+KINDS = ("rmap", "vma", "tree", "page", "table")
+"""What can run out: anon_vmas and AVCs, VMAs, maple-tree nodes, pages, page-table pages."""
 
 T = TypeVar("T", AnonVma, AnonVmaChain)
 
@@ -54,8 +57,10 @@ class KmemCache(Generic[T]):
 class Slab:
     """The caches, the bytes they hold, and the failure plan.
 
-    A plan names the n-th allocation to come.  A GFP_NOWAIT attempt that fails
-    and its GFP_KERNEL retry are one allocation.
+    A plan names the n-th allocation to come of one kind.  A GFP_NOWAIT attempt
+    that fails and its GFP_KERNEL retry are one allocation.  Anon_vmas and AVCs
+    are the kind ``rmap``; of the others (:data:`KINDS`) only whether they
+    succeed matters, so :meth:`reserve` is all there is of them.
     """
 
     def __init__(self, events: Events, locks: Locking) -> None:
@@ -65,28 +70,47 @@ class Slab:
         self.anon_vma_chain: KmemCache[AnonVmaChain] = KmemCache("anon_vma_chain", AnonVmaChain, 64, 64)
         self.bytes = 0
         self.peak_bytes = 0
-        self.count = 0  # allocations since the plan was last set
+        self.count = 0  # anon_vmas and AVCs asked for since the plan was last set
+        self.counts = dict.fromkeys(KINDS[1:], 0)  # the same for each other kind
         self.failed = 0  # attempts that failed since then
         self._fail_at = 0
         self._nowait_only = False
         self._retrying = False
+        self._fail_kind = "rmap"
+        self._fail_other_at = 0
 
-    def plan(self, n: int, *, nowait_only: bool = False) -> None:
-        """Fail the n-th allocation from now (0: none); with ``nowait_only``, its first attempt alone."""
+    def plan(self, n: int, *, nowait_only: bool = False, kind: str = "rmap") -> None:
+        """Fail the n-th allocation of a kind from now (0: none); with ``nowait_only``, its first attempt alone."""
         self.count = 0
+        for other in self.counts:
+            self.counts[other] = 0
         self.failed = 0
-        self._fail_at = n
+        self._fail_at = n if kind == "rmap" else 0
+        self._fail_kind = kind
+        self._fail_other_at = 0 if kind == "rmap" else n
         self._nowait_only = nowait_only
         self._retrying = False
 
     def disarm(self) -> None:
-        """Drop the plan; ``count`` and ``failed`` stay readable."""
-        self._fail_at = 0
+        """Drop the plan; the counts and ``failed`` stay readable."""
+        self._fail_at = self._fail_other_at = 0
 
     @property
     def failing(self) -> bool:
         """Whether a plan is set."""
-        return self._fail_at != 0
+        return self._fail_at != 0 or self._fail_other_at != 0
+
+    def reserve(self, kind: str) -> bool:
+        """Whether an allocation of a kind other than ``rmap`` succeeds."""
+        self.counts[kind] += 1
+        if self.locks.anon_vma_held:
+            self.events.report("AV-025", f"allocation of a {kind} under an anon_vma lock")
+        if kind != self._fail_kind or self.counts[kind] != self._fail_other_at:
+            return True
+        self.failed += 1
+        if self.events.listeners:
+            self.events.emit("fail", kind, GFP_KERNEL.value)
+        return False
 
     def alloc(self, cache: KmemCache[T], gfp: Gfp) -> T | None:
         """A new object, or None if the plan says so."""

@@ -6,11 +6,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import flags_name
-from rmaplab.snapshot import AnonVmaView, FolioView, ProcessView, PteView, SlabView, Snapshot, VmaView
+from rmaplab.kernel.pagetable import GuardMarker, Pte, SwapPte
+from rmaplab.snapshot import (
+    AnonVmaView,
+    FolioView,
+    GuardView,
+    KsmItemView,
+    KsmView,
+    ProcessView,
+    PteView,
+    SlabView,
+    Snapshot,
+    SwapPteView,
+    SwapView,
+    VmaView,
+)
 
 if TYPE_CHECKING:
     from rmaplab.kernel.kernel import Kernel
-    from rmaplab.kernel.objects import AnonVma, Folio, Mm, Vma
+    from rmaplab.kernel.objects import AnonVma, Folio, Mm, SwapSlot, Vma
 
 __all__ = ["take_snapshot"]
 
@@ -32,6 +46,10 @@ class _View:
         self.kernel = kernel
         self.mm_name, self.vma_name = _Namer("mm", canonical), _Namer("vma", canonical)
         self.av_name, self.folio_name = _Namer("av", canonical), _Namer("folio", canonical)
+        self.slot_name = _Namer("slot", canonical)
+        self.found: dict[Folio, list[PteView]] = {}
+        self.slots: dict[SwapSlot, list[SwapPteView]] = {}
+        self.guards: list[GuardView] = []
         self.mms: dict[Mm, None] = {process.mm: None for process in kernel.processes.values()}
 
     def vma(self, vma: Vma) -> VmaView:
@@ -58,23 +76,62 @@ class _View:
             tree=tuple(known.get(avc.vma, "?") for avc in anon_vma.rb_root),
         )
 
-    def folios(self) -> tuple[FolioView, ...]:
-        found: dict[Folio, list[PteView]] = {}
+    def visit_entries(self) -> None:
+        """Sort every page-table entry by what it names; folios and slots in order of appearance."""
         for mm in self.mms:
-            for address, pte in mm.page_table:
-                if pte.folio.mapping is not None:
-                    entry = PteView(self.mm_name(mm), address, pte.writable)
-                    found.setdefault(pte.folio, []).append(entry)
+            name = self.mm_name(mm)
+            for address, pte in mm.page_table.pmds.items():
+                view = PteView(name, address, pte.writable, pages=1 << pte.folio.order)
+                self.found.setdefault(pte.folio, []).append(view)
+            for address, entry in mm.page_table:
+                if isinstance(entry, Pte):
+                    if entry.folio.anon:
+                        self.found.setdefault(entry.folio, []).append(
+                            PteView(name, address, entry.writable, entry.page)
+                        )
+                elif isinstance(entry, SwapPte):
+                    self.slots.setdefault(entry.slot, []).append(SwapPteView(name, address, entry.exclusive))
+                elif isinstance(entry, GuardMarker):
+                    self.guards.append(GuardView(name, address))
+        for slot in self.slots:
+            if slot.folio is not None:
+                self.found.setdefault(slot.folio, [])
+
+    def folio(self, folio: Folio, ptes: list[PteView]) -> FolioView:
+        node = folio.stable_node
+        return FolioView(
+            id=self.folio_name(folio),
+            mapping=None if folio.mapping is None else self.av_name(folio.mapping),
+            index=folio.index,
+            mapcount=folio.mapcount,
+            exclusive=folio.exclusive == (1 << (1 << folio.order)) - 1,
+            ptes=tuple(ptes),
+            order=folio.order,
+            pins=folio.pins,
+            ksm=None if node is None else node.content,
+        )
+
+    def swap(self) -> tuple[SwapView, ...]:
         return tuple(
-            FolioView(
-                id=self.folio_name(folio),
-                mapping=self.av_name(folio.mapping),
-                index=folio.index,
-                mapcount=folio.mapcount,
-                exclusive=folio.exclusive,
+            SwapView(
+                id=self.slot_name(slot),
+                count=slot.count,
+                folio=None if slot.folio is None else self.folio_name(slot.folio),
                 ptes=tuple(ptes),
             )
-            for folio, ptes in found.items()
+            for slot, ptes in self.slots.items()
+        )
+
+    def ksm(self) -> tuple[KsmView, ...]:
+        return tuple(
+            KsmView(
+                node.content,
+                tuple(
+                    KsmItemView(self.mm_name(item.mm), item.address, self.av_name(item.anon_vma))
+                    for item in node.items
+                ),
+            )
+            for node in self.kernel.stable_tree.values()
         )
 
     def take(self) -> Snapshot:
@@ -83,7 +140,9 @@ class _View:
             ProcessView(process.name, self.mm_name(process.mm), tuple(self.vma(vma) for vma in process.mm.vmas))
             for process in self.kernel.processes.values()
         )
-        folios = self.folios()
+        self.visit_entries()
+        folios = tuple(self.folio(folio, ptes) for folio, ptes in self.found.items())
+        swap, ksm = self.swap(), self.ksm()
         # Reachable ones first in order of appearance, then what nobody links to.
         live = dict.fromkeys(slab.anon_vma.live.values())
         order = [av for av in self.av_name.names if av in live]
@@ -92,6 +151,9 @@ class _View:
             processes=processes,
             anon_vmas=tuple(self.anon_vma(av) for av in order),
             folios=folios,
+            swap=swap,
+            guards=tuple(self.guards),
+            ksm=ksm,
             slab=SlabView(len(slab.anon_vma.live), len(slab.anon_vma_chain.live), slab.bytes),
         )
 

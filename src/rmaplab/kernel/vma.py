@@ -13,9 +13,9 @@ from errno import ENOMEM
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import PAGE_SHIFT, VM_IGNORE_MERGE
-from rmaplab.kernel.folio import FolioRmap
 from rmaplab.kernel.objects import Mm, Vma
 from rmaplab.kernel.rmap import Operation
+from rmaplab.kernel.walk import RmapWalk
 
 if TYPE_CHECKING:
     from rmaplab.kernel.objects import AnonVma
@@ -42,7 +42,7 @@ class VmaMerge:
     oom: bool = False
 
 
-class VmaOps(FolioRmap):
+class VmaOps(RmapWalk):
     """What mmap, munmap and mprotect do to VMAs."""
 
     def vm_area_alloc(self, mm: Mm, start: int, end: int, pgoff: int, flags: int, file: str | None = None) -> Vma:

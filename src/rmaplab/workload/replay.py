@@ -18,6 +18,7 @@ from rmaplab.gcpause import paused_gc
 from rmaplab.kernel.events import KernelBug
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_GROWSDOWN, VM_NORESERVE, VM_SHARED, prot_flags
 from rmaplab.kernel.locking import MMAP_LOCK, READ, Lock
+from rmaplab.kernel.pagetable import Pte
 from rmaplab.notebook import HtmlTable
 from rmaplab.series import is_foreign
 from rmaplab.workload.trace import TraceReader
@@ -221,7 +222,7 @@ class _Machine:
             if vma.anon_vma is None:
                 continue
             for _, pte in mm.page_table.range(vma.vm_start, vma.vm_end):
-                if pte.folio.mapping is not None:
+                if isinstance(pte, Pte) and pte.folio.mapping is not None:
                     self.result.walk_visits[len(self.kernel.rmap_walk_anon(pte.folio))] += 1
                     break
 
