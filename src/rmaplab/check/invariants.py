@@ -9,13 +9,14 @@ watched while a call runs, by the services or by :mod:`rmaplab.check.monitor`.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import rmaplab.check.page_invariants  # noqa: F401 (registers those about pages)
 from rmaplab.check.registry import CHECKS, INVARIANTS, Invariant, InvariantViolation, holds, watched
 from rmaplab.check.state import State
 from rmaplab.kernel.events import Report
 from rmaplab.kernel.flags import PAGE_SHIFT
-from rmaplab.kernel.folio import linear_page_index
 from rmaplab.kernel.interval_tree import vma_last_pgoff
 
 if TYPE_CHECKING:
@@ -127,6 +128,15 @@ def _same_chain(state: State) -> Iterator[str]:
             yield f"{anon_vma}: {vmas} have different chains"
 
 
+@holds("AV-009", "in one mm, VMAs of one anon_vma overlap in page offsets only after one of them was moved", _RMAP)
+def _overlap(state: State) -> Iterator[str]:
+    for vmas in state.active.values():
+        unmoved = [vma for vma in vmas if vma.file is None and vma.vm_pgoff == vma.vm_start >> PAGE_SHIFT]
+        for vma, other in pairwise(sorted(unmoved, key=lambda vma: (vma.vm_mm.id, vma.vm_start))):
+            if vma.vm_mm is other.vm_mm and vma_last_pgoff(vma) >= other.vm_pgoff:
+                yield f"{vma} and {other} both have the page offset {other.vm_pgoff:#x}"
+
+
 @holds("AV-010", "an AVC's key in the tree is its VMA's present range", "mm/interval_tree.c")
 def _keys(state: State) -> Iterator[str]:
     for anon_vma in state.anon_vmas:
@@ -155,7 +165,11 @@ def _child_count(state: State) -> Iterator[str]:
             yield f"{anon_vma}: num_children {anon_vma.num_children}, {children} linked"
 
 
-@holds("AV-013", "refcount is 1 for being linked, and on a root 1 more for each other anon_vma of its tree", _RMAP)
+@holds(
+    "AV-013",
+    "refcount is 1 for being linked, 1 for each pin, and on a root 1 for each other anon_vma of its tree",
+    _RMAP,
+)
 def _refcounts(state: State) -> Iterator[str]:
     for anon_vma in state.anon_vmas:
         expected = bool(anon_vma.rb_root.keys) + state.tree_size.get(anon_vma, 0) + state.pins.get(anon_vma, 0)
@@ -222,13 +236,6 @@ def _parent_lives(state: State) -> Iterator[str]:
 watched("AV-020", "an anon_vma that lost its last link is never linked again", _RMAP)
 
 
-@holds("AV-021", "a mapped folio names an allocated anon_vma", _RMAP)
-def _folio_mapping(state: State) -> Iterator[str]:
-    for folio in state.ptes:
-        if folio.mapping is not None and folio.mapping.freed:
-            yield f"mapped {folio} names freed {folio.mapping}"
-
-
 # --- order and locking, watched while calls run -----------------------------------------------
 
 watched("AV-022", "fork links the child's VMA before it shares a page, children behind parents", "kernel/fork.c")
@@ -254,24 +261,9 @@ watched("AV-028", "an anon_vma is not freed inside its own root's lock", _RMAP)
 watched("AV-029", "no lock is held on return, and none released that is not held", _RMAP)
 
 
-# --- coverage ------------------------------------------------------------------------------
+# --- merging, failing, forking, watched while calls run -------------------------------------------
 
-
-@holds("AV-030", "a walk of a folio visits every place that maps it", _RMAP)
-def _coverage(state: State) -> Iterator[str]:
-    for folio, ptes in state.ptes.items():
-        anon_vma = folio.mapping
-        if anon_vma is None:
-            continue
-        visited = {
-            (avc.vma.vm_mm, avc.vma.vm_start + ((folio.index - avc.vma.vm_pgoff) << PAGE_SHIFT))
-            for avc in anon_vma.rb_root.stab(folio.index, folio.index)
-        }
-        for mm, address, _ in ptes:
-            if (mm, address) not in visited:
-                yield f"{folio} is mapped at {address:#x} in {mm}; a walk of {anon_vma} does not get there"
-
-
+watched("AV-031", "a merge touches no page and no page-table entry", _VMA)
 watched("AV-032", "a merge joins no two different anon_vmas, and a fork child with nothing unfaulted", _VMA)
 watched("AV-033", "a call that runs out of memory leaves anon_vmas, AVCs and counters as they were", _RMAP)
 watched(
@@ -286,24 +278,10 @@ watched("AV-038", "locks nest in the order of mm/rmap.c", _RMAP)
 watched("AV-039", "no debug assertion of the kernel fires", _RMAP)
 
 
-@holds("AV-040", "after the last exit nothing is left", _RMAP)
+@holds("AV-040", "after the last exit nothing is left but what KSM holds until its next scan", _RMAP)
 def _nothing_left(state: State) -> Iterator[str]:
-    if not state.kernel.processes and (state.anon_vmas or state.avcs):
+    if not state.kernel.processes and not state.pins and (state.anon_vmas or state.avcs):
         yield f"{len(state.anon_vmas)} anon_vmas and {len(state.avcs)} AVCs left"
-
-
-@holds("AV-041", "mapcount is the number of page-table entries", "include/linux/rmap.h")
-def _mapcounts(state: State) -> Iterator[str]:
-    for folio, ptes in state.ptes.items():
-        if folio.mapcount != len(ptes):
-            yield f"{folio}: mapcount {folio.mapcount}, {len(ptes)} entries"
-
-
-@holds("AV-042", "an exclusive or writable anonymous page is mapped by one process only", "mm/memory.c")
-def _exclusive(state: State) -> Iterator[str]:
-    for folio, ptes in state.ptes.items():
-        if len(ptes) > 1 and (folio.exclusive or any(pte.writable for _, _, pte in ptes)):
-            yield f"{folio} is mapped {len(ptes)} times, exclusive {folio.exclusive}"
 
 
 @holds("AV-043", "all VMAs with one anon_vma are in one mm", _RMAP)
@@ -313,17 +291,5 @@ def _one_mm(state: State) -> Iterator[str]:
             yield f"{anon_vma} is the anon_vma of VMAs in several processes"
 
 
-@holds("AV-044", "a page's index and the root of its anon_vma agree with the VMA that maps it", _RMAP)
-def _index(state: State) -> Iterator[str]:
-    for folio, ptes in state.ptes.items():
-        for mm, address, _ in ptes:
-            vma = mm.lookup(address)
-            if vma is None:
-                yield f"{folio} is mapped at {address:#x} of {mm}, outside any VMA"
-            elif folio.index != linear_page_index(vma, address):
-                yield f"{folio} has the index {folio.index:#x}, not that of {address:#x} in {vma}"
-            elif vma.anon_vma is None or folio.mapping is None or folio.mapping.root is not vma.anon_vma.root:
-                yield f"{folio} and {vma} belong to different trees"
-
-
 watched("AV-045", "the kernel does not crash", _RMAP)
+watched("AV-046", "a VMA's page offset moves with its start, so that each page keeps its index", _VMA)

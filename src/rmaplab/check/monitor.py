@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rmaplab.check.invariants import InvariantViolation, violations
 from rmaplab.check.state import graph
 from rmaplab.kernel import Kernel
+from rmaplab.kernel.flags import PAGE_SHIFT
 from rmaplab.kernel.pagetable import Pte
 from rmaplab.series import is_foreign
 
@@ -56,6 +57,7 @@ class Monitor(Kernel):
     def __init__(self) -> None:
         super().__init__()
         self.reached: Counter[str] = Counter()
+        self.origins: dict[Vma, int] = {}
 
     def copy(self) -> Self:
         """An independent state; what was reached is counted together."""
@@ -199,10 +201,26 @@ class Monitor(Kernel):
             self.events.report("AV-032", f"merge of {sorted(map(str, parts))} with different anon_vmas")
         if unfaulted and any(len(vma.anon_vma_chain) > 1 for vma in faulted):
             self.events.report("AV-032", f"merge of {sorted(map(str, parts))}: a fork child and an unfaulted range")
+        before = _pages(vmg.mm, start, end)
         merged = super().commit_merge(vmg, target, exporter, start, end, removed)
         if merged is not None:
             self.reached["VMAs merged"] += 1
+        if _pages(vmg.mm, start, end) != before:
+            self.events.report("AV-031", f"the merge of [{start:#x}, {end:#x}) touched a page")
         return merged
+
+    def vma_prepare(self, *vmas: Vma) -> AnonVma | None:
+        """Note where the VMAs that are about to change map offset 0."""
+        for vma in vmas:
+            self.origins[vma] = vma.vm_start - (vma.vm_pgoff << PAGE_SHIFT)
+        return super().vma_prepare(*vmas)
+
+    def vma_complete(self, anon_vma: AnonVma | None, *vmas: Vma, removed: tuple[Vma, ...] = ()) -> None:
+        """I12 of the zoo: index and address still belong together."""
+        for vma in vmas:
+            if self.origins.pop(vma) != vma.vm_start - (vma.vm_pgoff << PAGE_SHIFT):
+                self.events.report("AV-046", f"{vma} now starts at {vma.vm_start:#x} with offset {vma.vm_pgoff:#x}")
+        super().vma_complete(anon_vma, *vmas, removed=removed)
 
     # --- faults and walks --------------------------------------------------------------------------
 
@@ -242,6 +260,19 @@ class Monitor(Kernel):
 
 def _reusable(anon_vma: AnonVma) -> bool:
     return anon_vma.num_active_vmas == 0 and anon_vma.num_children <= 1
+
+
+def _pages(mm: Mm, start: int, end: int) -> list[tuple[object, ...]]:
+    """What the entries of a range say: objects by identity, and what a folio names."""
+    table = mm.page_table
+    pages: list[tuple[object, ...]] = []
+    for address, pte in table.range(start, end):
+        if isinstance(pte, Pte):
+            pages.append((address, pte.folio, pte.folio.mapping, pte.folio.index, pte.writable))
+        else:
+            pages.append((address, pte))
+    pages += [(address, huge.folio, huge.folio.mapping) for address, huge in table.huge_range(start, end)]
+    return pages
 
 
 _monitored: dict[type[Kernel], type[Monitor]] = {}

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The invariants about pages: what folios, page tables and swap slots must agree on between any two calls."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rmaplab.check.registry import holds
+from rmaplab.kernel.flags import PAGE_SHIFT, VM_WRITE
+from rmaplab.kernel.folio import linear_page_index
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rmaplab.check.state import State
+    from rmaplab.kernel.objects import Folio, Mm
+
+__all__: list[str] = []
+
+_MEMORY = "mm/memory.c"
+_RMAP = "mm/rmap.c"
+
+
+@holds("AV-021", "a mapped folio names an allocated anon_vma", _RMAP)
+def _folio_mapping(state: State) -> Iterator[str]:
+    for folio in state.ptes:
+        if folio.mapping is not None and folio.mapping.freed:
+            yield f"mapped {folio} names freed {folio.mapping}"
+
+
+@holds("AV-030", "a walk of a folio visits every place that maps it, or has a migration or swap entry for it", _RMAP)
+def _coverage(state: State) -> Iterator[str]:
+    for folio, ptes in state.ptes.items():
+        yield from _missed(folio, "mapped", [(mm, address, pte.page) for mm, address, pte in ptes])
+    for folio, waiting in state.migrating.items():
+        yield from _missed(folio, "awaited", [(mm, address, pte.page) for mm, address, pte in waiting])
+    for slot, entries in state.swapped.items():
+        if slot.folio is not None and slot.folio.stable_node is None:
+            yield from _missed(slot.folio, "swapped out", [(mm, address, 0) for mm, address, _ in entries])
+
+
+def _missed(folio: Folio, how: str, places: list[tuple[Mm, int, int]]) -> Iterator[str]:
+    visited = _visited_by_ksm(folio) if folio.stable_node is not None else _visited(folio)
+    for mm, address, page in places:
+        if (mm, address - (page << PAGE_SHIFT)) not in visited:
+            yield f"{folio} is {how} at {address:#x} in {mm}; a walk of {folio.mapping} does not get there"
+
+
+def _visited(folio: Folio) -> set[tuple[Mm, int]]:
+    """Where a walk of an anonymous folio looks for its first page (which may lie before a VMA's start)."""
+    if folio.mapping is None:
+        return set()
+    return {
+        (avc.vma.vm_mm, avc.vma.vm_start + ((folio.index - avc.vma.vm_pgoff) << PAGE_SHIFT))
+        for avc in folio.mapping.rb_root.stab(folio.index, folio.index + (1 << folio.order) - 1)
+    }
+
+
+def _visited_by_ksm(folio: Folio) -> set[tuple[Mm, int]]:
+    """Where a walk of a KSM page looks: at each item's address, in every VMA of its anon_vma."""
+    assert folio.stable_node is not None
+    return {
+        (avc.vma.vm_mm, item.address)
+        for item in folio.stable_node.items
+        for avc in item.anon_vma.rb_root
+        if avc.vma.vm_start <= item.address < avc.vma.vm_end
+    }
+
+
+@holds("AV-041", "mapcount is the number of page-table entries, a PMD being one", "include/linux/rmap.h")
+def _mapcounts(state: State) -> Iterator[str]:
+    for folio, ptes in state.ptes.items():
+        if folio.mapcount != len(ptes):
+            yield f"{folio}: mapcount {folio.mapcount}, {len(ptes)} entries"
+
+
+@holds("AV-042", "an exclusive or writable anonymous page is mapped by one process only", _MEMORY)
+def _exclusive(state: State) -> Iterator[str]:
+    for folio, ptes in state.ptes.items():
+        if len(ptes) < 2:
+            continue
+        if folio.order == 0:
+            if folio.exclusive or any(pte.writable for _, _, pte in ptes):
+                yield f"{folio} is mapped {len(ptes)} times, exclusive {folio.exclusive}"
+            continue
+        users: dict[int, set[Mm]] = {}
+        for mm, address, pte in ptes:
+            huge = mm.page_table.pmds.get(address) is pte
+            for page in range(1 << folio.order) if huge else (pte.page,):
+                users.setdefault(page, set()).add(mm)
+        for mm, address, pte in ptes:
+            if len(users[pte.page]) > 1 and (pte.writable or folio.exclusive >> pte.page & 1):
+                yield f"{folio}: page {pte.page} at {address:#x} of {mm} has {len(users[pte.page])} processes"
+
+
+@holds("AV-044", "a page's index and the root of its anon_vma agree with the VMA that maps it", _RMAP)
+def _index(state: State) -> Iterator[str]:
+    for folio, ptes in state.ptes.items():
+        for mm, address, pte in ptes:
+            vma = mm.lookup(address)
+            if vma is None:
+                yield f"{folio} is mapped at {address:#x} of {mm}, outside any VMA"
+            elif folio.stable_node is not None:
+                continue
+            elif folio.index + pte.page != linear_page_index(vma, address):
+                yield f"{folio} has the index {folio.index:#x}, not that of {address:#x} in {vma}"
+            elif vma.anon_vma is None or folio.mapping is None or folio.mapping.root is not vma.anon_vma.root:
+                yield f"{folio} and {vma} belong to different trees"
+
+
+@holds("AV-047", "no migration entry is left when no migration is under way", "mm/migrate.c")
+def _migration_ended(state: State) -> Iterator[str]:
+    for folio, waiting in state.migrating.items():
+        for mm, address, _ in waiting:
+            yield f"{address:#x} of {mm} still waits for {folio}"
+
+
+@holds(
+    "AV-048",
+    "a swap slot counts the entries that name it, and is in use by an entry or a mapped page",
+    "mm/swapfile.c",
+)
+def _swap_counts(state: State) -> Iterator[str]:
+    for slot, entries in state.swapped.items():
+        if slot.count != len(entries):
+            yield f"{slot}: count {slot.count}, {len(entries)} entries"
+        exclusive = [address for _, address, entry in entries if entry.exclusive]
+        if exclusive and len(entries) > 1:
+            yield f"{slot} is exclusive at {exclusive[0]:#x} and has {len(entries)} entries"
+    for folio in state.ptes:
+        slot_of = folio.slot
+        if slot_of is not None and (
+            slot_of.folio is not folio or slot_of.count != len(state.swapped.get(slot_of, ()))
+        ):
+            yield f"mapped {folio} is in the swap cache for {slot_of}, count {slot_of.count}"
+
+
+@holds("AV-049", "a page-table entry allows writing only where its VMA does", _MEMORY)
+def _writable(state: State) -> Iterator[str]:
+    for folio, ptes in state.ptes.items():
+        for mm, address, pte in ptes:
+            vma = mm.lookup(address) if pte.writable else None
+            if vma is not None and not vma.vm_flags & VM_WRITE:
+                yield f"{folio} is writable at {address:#x} of {mm}, {vma} is not"
