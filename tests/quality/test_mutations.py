@@ -7,6 +7,8 @@ mutant must be reported, its origin must not.
 
 import mutants_cloning
 import mutants_linking
+import mutants_merging
+import page_corruptions  # noqa: F401 (adds to CORRUPTIONS)
 import pytest
 from corruptions import CORRUPTIONS, folios, healthy
 
@@ -15,7 +17,7 @@ from rmaplab.check.run import run
 from rmaplab.scenario import parse
 from rmaplab.series import SERIES
 
-MUTANTS = {**mutants_linking.MUTANTS, **mutants_cloning.MUTANTS}
+MUTANTS = {**mutants_linking.MUTANTS, **mutants_cloning.MUTANTS, **mutants_merging.MUTANTS}
 
 
 # --- corrupted states ------------------------------------------------------------------------------------

@@ -217,10 +217,10 @@ class Monitor(Kernel):
 
     def vma_complete(self, anon_vma: AnonVma | None, *vmas: Vma, removed: tuple[Vma, ...] = ()) -> None:
         """I12 of the zoo: index and address still belong together."""
+        super().vma_complete(anon_vma, *vmas, removed=removed)
         for vma in vmas:
             if self.origins.pop(vma) != vma.vm_start - (vma.vm_pgoff << PAGE_SHIFT):
                 self.events.report("AV-046", f"{vma} now starts at {vma.vm_start:#x} with offset {vma.vm_pgoff:#x}")
-        super().vma_complete(anon_vma, *vmas, removed=removed)
 
     # --- faults and walks --------------------------------------------------------------------------
 

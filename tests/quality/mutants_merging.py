@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Series with one plausible mistake in where a VMA's pages belong after a split or a merge."""
+
+from mutant_scenarios import PAIR, registering
+
+from rmaplab.kernel import Kernel
+from rmaplab.kernel.flags import PAGE_SHIFT
+
+MUTANTS = {}
+reports = registering(MUTANTS)
+
+
+@reports("AV-031", on=PAIR)
+class GivesMergedPagesANewIndex(Kernel):
+    def commit_merge(self, *arguments, **keywords):
+        merged = super().commit_merge(*arguments, **keywords)
+        if merged is not None:
+            for address, pte in merged.vm_mm.page_table.range(merged.vm_start, merged.vm_end):
+                pte.folio.index = address >> PAGE_SHIFT << 1
+        return merged
+
+
+@reports("AV-046", "AV-044", on=PAIR)
+class KeepsThePageOffsetOfTheLowerPart(Kernel):
+    def vma_prepare(self, *vmas):
+        for vma in vmas:
+            self.offset = vma, vma.vm_pgoff
+        return super().vma_prepare(*vmas)
+
+    def vma_complete(self, anon_vma, *vmas, **keywords):
+        vma, self.offset_before = self.offset
+        vma.vm_pgoff = self.offset_before
+        super().vma_complete(anon_vma, *vmas, **keywords)
