@@ -163,6 +163,18 @@ class Process:
         if mm.users == 0:
             self.kernel.exit_mmap(mm)
 
+    def split_folio(self, area: Area) -> None:
+        """Split the large folios mapped in the area into pages; EAGAIN if one is pinned."""
+        self._alive()
+        self._check(self.kernel.split_huge_pages(self.mm, area.start, area.end))
+
+    def uffd_move(self, src: Area, dst: Area) -> None:
+        """Move the pages of ``src`` to ``dst`` (UFFDIO_MOVE), both of one length; EBUSY for a page that is shared."""
+        self._alive()
+        if src.pages != dst.pages:
+            self._check(-EINVAL)
+        self._check(self.kernel.userfaultfd_move(self.mm, dst.start, src.start, src.pages << PAGE_SHIFT))
+
     def walk(self, area: Area, page: int) -> list[Visit]:
         """Reverse-map walk of the folio mapped at a page; EFAULT if none is mapped there."""
         self._alive()
