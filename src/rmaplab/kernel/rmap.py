@@ -60,7 +60,7 @@ class Rmap(Services):
 
     def anon_vma_free(self, anon_vma: AnonVma) -> None:
         """Give an unreferenced anon_vma back; a reader still inside its root's lock is waited for."""
-        if self.locks.holds(ANON_VMA_LOCK, anon_vma.root):
+        if self.locks.holds(ANON_VMA_LOCK, self.anon_vma_rwsem(anon_vma)):
             self.events.report("AV-028", f"{anon_vma} freed inside its own root's lock")
         self.slab.free(self.slab.anon_vma, anon_vma)
 
@@ -111,16 +111,28 @@ class Rmap(Services):
 
     def _assert_tree_locked(self, anon_vma: AnonVma) -> None:
         self.locks.tree_operations += 1
-        if not self.locks.holds(ANON_VMA_LOCK, anon_vma.root, WRITE):
+        if not self.locks.holds(ANON_VMA_LOCK, self.anon_vma_rwsem(anon_vma), WRITE):
             self.events.report("AV-026", f"the tree of {anon_vma} changes without its root's lock")
 
+    def anon_vma_rwsem(self, anon_vma: AnonVma) -> AnonVma:
+        """Whose rwsem guards an anon_vma: its root's, one for the whole tree (012f18004da3)."""
+        return anon_vma.root
+
     def anon_vma_lock_write(self, anon_vma: AnonVma) -> None:
-        """Write-lock the whole tree that this anon_vma belongs to: its root's rwsem."""
-        self.locks.acquire(ANON_VMA_LOCK, anon_vma.root, WRITE)
+        """Write-lock the whole tree that this anon_vma belongs to."""
+        self.locks.acquire(ANON_VMA_LOCK, self.anon_vma_rwsem(anon_vma), WRITE)
 
     def anon_vma_unlock_write(self, anon_vma: AnonVma) -> None:
         """Release what :meth:`anon_vma_lock_write` took."""
-        self.locks.release(ANON_VMA_LOCK, anon_vma.root)
+        self.locks.release(ANON_VMA_LOCK, self.anon_vma_rwsem(anon_vma))
+
+    def add_children(self, anon_vma: AnonVma, number: int) -> None:
+        """Count anon_vmas whose parent this one is; a root is its own."""
+        anon_vma.num_children = u64(anon_vma.num_children + number)
+
+    def add_active_vmas(self, anon_vma: AnonVma, number: int) -> None:
+        """Count VMAs that this anon_vma belongs to: new pages name it."""
+        anon_vma.num_active_vmas = u64(anon_vma.num_active_vmas + number)
 
     # --- first fault -----------------------------------------------------------------
 
@@ -138,35 +150,37 @@ class Rmap(Services):
             if anon_vma is None:
                 self.anon_vma_chain_free(avc)
                 return -ENOMEM
-            anon_vma.num_children += 1  # a root is its own parent
+            self.add_children(anon_vma, 1)  # a root is its own parent
 
         self.anon_vma_lock_write(anon_vma)
         self.locks.acquire(PAGE_TABLE_LOCK, vma.vm_mm)
         # Calls run one at a time here: no other fault can have been first.
-        vma.anon_vma = anon_vma
+        self.publish_anon_vma(vma, anon_vma)
         self.anon_vma_chain_assign(vma, avc, anon_vma)
         self.anon_vma_interval_tree_insert(avc, anon_vma)
-        anon_vma.num_active_vmas += 1
+        self.add_active_vmas(anon_vma, 1)
         self.locks.release(PAGE_TABLE_LOCK, vma.vm_mm)
         self.anon_vma_unlock_write(anon_vma)
         return 0
 
+    def publish_anon_vma(self, vma: Vma, anon_vma: AnonVma) -> None:
+        """Show other faults the new pointer: a plain store (but see v7.3)."""
+        vma.anon_vma = anon_vma
+
     def find_mergeable_anon_vma(self, vma: Vma) -> AnonVma | None:
         """The anon_vma of an adjacent VMA (next first) that this one might be merged with one day."""
         prev, following = vma.vm_mm.neighbours(vma.vm_start, vma.vm_end)
+        anon_vma = None
         if following is not None:
             anon_vma = self.reusable_anon_vma(following, vma, following)
-            if anon_vma is not None:
-                return anon_vma
-        if prev is not None:
-            return self.reusable_anon_vma(prev, prev, vma)
-        return None
+        if anon_vma is None and prev is not None:
+            anon_vma = self.reusable_anon_vma(prev, prev, vma)
+        return anon_vma
 
     def reusable_anon_vma(self, old: Vma, lower: Vma, upper: Vma) -> AnonVma | None:
         """The anon_vma of ``old`` if the two VMAs match and it has no other; so only roots are shared."""
-        if self.anon_vma_compatible(lower, upper) and len(old.anon_vma_chain) == 1:
-            return old.anon_vma
-        return None
+        usable = len(old.anon_vma_chain) == 1 and self.anon_vma_compatible(lower, upper)
+        return old.anon_vma if usable else None
 
     def anon_vma_compatible(self, lower: Vma, upper: Vma) -> bool:
         """Whether two touching VMAs could share an anon_vma: they may differ in access rights only."""
@@ -202,7 +216,7 @@ class Rmap(Services):
             if operation is Operation.FORK:
                 self.maybe_reuse_anon_vma(dst, avc.anon_vma)
         if operation is not Operation.FORK and dst.anon_vma is not None:
-            dst.anon_vma.num_active_vmas += 1
+            self.add_active_vmas(dst.anon_vma, 1)
         self.anon_vma_unlock_write(src.anon_vma)
         return 0
 
@@ -213,12 +227,8 @@ class Rmap(Services):
             return
         warn, what = self.vm_warn_on, operation.value
         warn(src.vm_mm is not dst.vm_mm, "anon_vma_clone: {} across two mms", what)
-        warn(
-            src.anon_vma is not None and dst.anon_vma is None,
-            "anon_vma_clone: {} into {} without an anon_vma",
-            what,
-            dst,
-        )
+        lost = src.anon_vma is not None and dst.anon_vma is None
+        warn(lost, "anon_vma_clone: {} into {} without an anon_vma", what, dst)
         if operation is Operation.MERGE_UNFAULTED:
             warn(len(src.anon_vma_chain) > 1, "anon_vma_clone: merge from fork child {}", src)
         else:
@@ -227,8 +237,7 @@ class Rmap(Services):
     def check_anon_vma_clone_state(self, dst: Vma, src: Vma) -> None:
         """The part of the promise that holds whatever the operation."""
         warn = self.vm_warn_on
-        locked = self.locks.holds(MMAP_LOCK, src.vm_mm, WRITE)
-        warn(not locked, "anon_vma_clone: mmap_lock not held for writing")
+        warn(not self.locks.holds(MMAP_LOCK, src.vm_mm, WRITE), "anon_vma_clone: mmap_lock not held for writing")
         if src.anon_vma is None:
             warn(src.anon_vma_chain, "anon_vma_clone: unfaulted source {} with a chain", src)
             warn(dst.anon_vma, "anon_vma_clone: unfaulted source {} for faulted {}", src, dst)
@@ -245,7 +254,7 @@ class Rmap(Services):
         if dst.anon_vma is not None or anon_vma.num_active_vmas > 0 or anon_vma.num_children > 1:
             return
         dst.anon_vma = anon_vma
-        anon_vma.num_active_vmas += 1
+        self.add_active_vmas(anon_vma, 1)
 
     def cleanup_partial_anon_vmas(self, vma: Vma) -> None:
         """Undo a clone that ran out of memory: no AVC is in a tree yet, so just free them.
@@ -281,7 +290,7 @@ class Rmap(Services):
             self.anon_vma_chain_free(avc)
             return rc
 
-        anon_vma.num_active_vmas = 1
+        self.add_active_vmas(anon_vma, 1)
         self.anon_vma_link_child(vma, pvma.anon_vma, anon_vma, avc)
         return 0
 
@@ -294,7 +303,7 @@ class Rmap(Services):
         self.anon_vma_chain_assign(vma, avc, anon_vma)
         self.anon_vma_lock_write(anon_vma)
         self.anon_vma_interval_tree_insert(avc, anon_vma)
-        anon_vma.parent.num_children += 1
+        self.add_children(anon_vma.parent, 1)
         self.anon_vma_unlock_write(anon_vma)
 
     def unlink_anon_vmas(self, vma: Vma) -> None:
@@ -306,7 +315,7 @@ class Rmap(Services):
         self.anon_vma_lock_write(active)
         for avc in list(vma.anon_vma_chain):
             self.unlink_one_anon_vma(vma, avc)
-        active.num_active_vmas = u64(active.num_active_vmas - 1)
+        self.add_active_vmas(active, -1)
         vma.anon_vma = None
         self.anon_vma_unlock_write(active)
         self.put_emptied_anon_vmas(vma)
@@ -322,7 +331,7 @@ class Rmap(Services):
         anon_vma = avc.anon_vma
         self.anon_vma_interval_tree_remove(avc, anon_vma)
         if not anon_vma.rb_root.keys:
-            anon_vma.parent.num_children = u64(anon_vma.parent.num_children - 1)
+            self.add_children(anon_vma.parent, -1)
             return
         vma.anon_vma_chain.remove(avc)
         self.anon_vma_chain_free(avc)
@@ -330,9 +339,12 @@ class Rmap(Services):
     def put_emptied_anon_vmas(self, vma: Vma) -> None:
         """Second pass, unlocked: an anon_vma may be freed, which can sleep."""
         for avc in vma.anon_vma_chain:
-            anon_vma = avc.anon_vma
-            self.vm_warn_on(anon_vma.num_children, "unlink_anon_vmas: emptied {} has children", anon_vma)
-            self.vm_warn_on(anon_vma.num_active_vmas, "unlink_anon_vmas: emptied {} has active VMAs", anon_vma)
-            self.put_anon_vma(anon_vma)
+            self.check_emptied_anon_vma(avc.anon_vma)
+            self.put_anon_vma(avc.anon_vma)
             self.anon_vma_chain_free(avc)
         vma.anon_vma_chain.clear()
+
+    def check_emptied_anon_vma(self, anon_vma: AnonVma) -> None:
+        """Debug kernels warn of an anon_vma that nobody is linked to and somebody still counts on."""
+        self.vm_warn_on(anon_vma.num_children, "unlink_anon_vmas: emptied {} has children", anon_vma)
+        self.vm_warn_on(anon_vma.num_active_vmas, "unlink_anon_vmas: emptied {} has active VMAs", anon_vma)

@@ -32,7 +32,7 @@ class UnwindingFork(Kernel):
         if anon_vma is None:
             self.unlink_anon_vmas(vma)
             return -ENOMEM
-        anon_vma.num_active_vmas += 1
+        self.add_active_vmas(anon_vma, 1)
         avc = self.anon_vma_chain_alloc(GFP_KERNEL)
         if avc is None:
             self.put_anon_vma(anon_vma)

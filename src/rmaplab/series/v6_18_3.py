@@ -7,7 +7,6 @@ from errno import ENOMEM
 from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel.locking import ANON_VMA_LOCK, WRITE
-from rmaplab.kernel.rmap import u64
 from rmaplab.kernel.slab import GFP_KERNEL, GFP_NOWAIT
 from rmaplab.series.v6_18_4 import V6_18_4
 
@@ -81,7 +80,7 @@ class V6_18_3(V6_18_4):  # noqa: N801
             root = self.lock_anon_vma_root(root, avc.anon_vma)
             self.unlink_one_anon_vma(vma, avc)
         if vma.anon_vma is not None:
-            vma.anon_vma.num_active_vmas = u64(vma.anon_vma.num_active_vmas - 1)
+            self.add_active_vmas(vma.anon_vma, -1)
             vma.anon_vma = None
         self.unlock_anon_vma_root(root)
         self.put_emptied_anon_vmas(vma)

@@ -65,4 +65,4 @@ class V6_18_8(V6_18_9):  # noqa: N801
     def count_active_vma(self, dst: Vma) -> None:
         """At the end of anon_vma_clone: a preset or a reused anon_vma has one more user."""
         if dst.anon_vma is not None:
-            dst.anon_vma.num_active_vmas += 1
+            self.add_active_vmas(dst.anon_vma, 1)
