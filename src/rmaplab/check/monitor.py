@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rmaplab.kernel.objects import AnonVma, Folio, Mm, Vma
     from rmaplab.kernel.rmap import Operation
     from rmaplab.kernel.vma import VmaMerge
+    from rmaplab.kernel.walk import RmapWalkControl
 
 __all__ = ["HALF_BUILT", "REACHED", "Monitor", "monitored"]
 
@@ -83,7 +84,7 @@ class Monitor(Kernel):
         """I34 to I36, and failure atomicity."""
         before = self._graph_if_failing()
         inherited = [avc.anon_vma for avc in pvma.anon_vma_chain]
-        reusable = [anon_vma for anon_vma in inherited if _reusable(anon_vma)]
+        reusable = [anon_vma for anon_vma in inherited if self._reusable(anon_vma, pvma)]
         rc = super().anon_vma_fork(vma, pvma)
         if rc != 0:
             self._unchanged(before, "anon_vma_fork")
@@ -91,11 +92,17 @@ class Monitor(Kernel):
             self._check_forked(vma, pvma.anon_vma, inherited, reusable)
         return rc
 
+    def _reusable(self, anon_vma: AnonVma, pvma: Vma) -> bool:
+        if self.counts_together:
+            return anon_vma.degree < 2 and anon_vma is not pvma.anon_vma
+        return anon_vma.num_active_vmas == 0 and anon_vma.num_children <= 1
+
     def _check_forked(self, vma: Vma, parent: AnonVma, inherited: list[AnonVma], reusable: list[AnonVma]) -> None:
         own = vma.anon_vma
         assert own is not None
         made = own not in inherited
-        self.reached["own anon_vma made by fork" if made else "anon_vma reused by fork"] += 1
+        if made or self.reuses:
+            self.reached["own anon_vma made by fork" if made else "anon_vma reused by fork"] += 1
         chain = Counter(avc.anon_vma for avc in vma.anon_vma_chain)
         if chain != Counter([*inherited, own] if made else inherited):
             self.events.report("AV-034", f"{vma}: {list(chain.elements())} from {inherited}")
@@ -113,7 +120,7 @@ class Monitor(Kernel):
             self.reached["fork failed"] += 1
         return mm
 
-    def copy_page_range(self, dst: Vma, src: Vma) -> None:
+    def copy_page_range(self, dst: Vma, src: Vma) -> int:
         """I22: links first, pages after; children behind their parents in the trees."""
         if src.anon_vma is not None:
             for avc in src.anon_vma_chain:
@@ -122,7 +129,7 @@ class Monitor(Kernel):
                     self.events.report("AV-022", f"pages of {src} are shared before {dst} is in {avc.anon_vma}")
                 elif order.index(dst) < order.index(src):
                     self.events.report("AV-022", f"{dst} stands before its parent {src} in {avc.anon_vma}")
-        super().copy_page_range(dst, src)
+        return super().copy_page_range(dst, src)
 
     # --- links ---------------------------------------------------------------------------------
 
@@ -199,7 +206,7 @@ class Monitor(Kernel):
         unfaulted = vmg.middle is None or len(faulted) < len(parts)
         if len({vma.anon_vma for vma in faulted}) > 1:
             self.events.report("AV-032", f"merge of {sorted(map(str, parts))} with different anon_vmas")
-        if unfaulted and any(len(vma.anon_vma_chain) > 1 for vma in faulted):
+        if self.spares_fork_children and unfaulted and any(len(vma.anon_vma_chain) > 1 for vma in faulted):
             self.events.report("AV-032", f"merge of {sorted(map(str, parts))}: a fork child and an unfaulted range")
         before = _pages(vmg.mm, start, end)
         merged = super().commit_merge(vmg, target, exporter, start, end, removed)
@@ -224,17 +231,19 @@ class Monitor(Kernel):
 
     # --- faults and walks --------------------------------------------------------------------------
 
-    def handle_mm_fault(self, mm: Mm, address: int, write: bool, *, force: bool = False) -> int:
+    def handle_mm_fault(
+        self, mm: Mm, address: int, write: bool, *, force: bool = False, unshare: bool = False
+    ) -> int:
         """I37 for reads."""
-        before = None if write else graph(self)
-        rc = super().handle_mm_fault(mm, address, write, force=force)
+        before = None if write or unshare else graph(self)
+        rc = super().handle_mm_fault(mm, address, write, force=force, unshare=unshare)
         if before is not None and graph(self) != before:
             self.events.report("AV-037", f"a read of {address:#x} changed the reverse map")
         return rc
 
-    def do_wp_page(self, vma: Vma, address: int, pte: Pte) -> int:
+    def do_wp_page(self, vma: Vma, address: int, pte: Pte, *, unshare: bool = False) -> int:
         """Count copies."""
-        rc = super().do_wp_page(vma, address, pte)
+        rc = super().do_wp_page(vma, address, pte, unshare=unshare)
         if rc == 0 and pte.folio.anon and not pte.writable:
             self.reached["page copied on write"] += 1
         return rc
@@ -249,17 +258,13 @@ class Monitor(Kernel):
             if old is vma.anon_vma:
                 self.reached["folio moved up the tree by its last mapper"] += 1
 
-    def rmap_walk_anon(self, folio: Folio) -> list[Visit]:
+    def rmap_walk_anon(self, folio: Folio, rwc: RmapWalkControl | None = None) -> list[Visit]:
         """I37 for walks."""
         before = graph(self)
-        visits = super().rmap_walk_anon(folio)
+        visits = super().rmap_walk_anon(folio, rwc)
         if graph(self) != before:
             self.events.report("AV-037", f"a walk of {folio} changed the reverse map")
         return visits
-
-
-def _reusable(anon_vma: AnonVma) -> bool:
-    return anon_vma.num_active_vmas == 0 and anon_vma.num_children <= 1
 
 
 def _pages(mm: Mm, start: int, end: int) -> list[tuple[object, ...]]:

@@ -119,7 +119,7 @@ class Mmap(Migrate):
     def unmap_vmas(self, mm: Mm, vmas: list[Vma]) -> None:
         """Zap the pages: nothing maps an anonymous page through these VMAs any more."""
         for vma in vmas:
-            self.zap_page_range(mm, vma.vm_start, vma.vm_end)
+            self.zap_page_range(vma, vma.vm_start, vma.vm_end)
 
     def free_pgtables(self, vmas: list[Vma]) -> None:
         """Leave the reverse map, in address order, before the page tables and the VMAs go."""

@@ -280,7 +280,10 @@ class _Machine:
             return
         mm = self.tasks[task].mm
         self.kernel.locks.acquire(MMAP_LOCK, mm, READ)
-        self.kernel.zap_page_range(mm, address, _page_align(address + length))
+        for vma in mm.vmas:
+            start, end = max(vma.vm_start, address), min(vma.vm_end, _page_align(address + length))
+            if start < end:
+                self.kernel.zap_page_range(vma, start, end)
         self.kernel.locks.release(MMAP_LOCK, mm)
 
     def other(self, task: int, name: str) -> None:
