@@ -177,16 +177,17 @@ class SplitLinksTheNewVmaBeforeItsAnonVmas(Kernel):
 
 @reports("AV-041", on=LIFE)
 class ForgetsToUncountAMapping(Kernel):
-    def folio_remove_rmap_pte(self, folio):
+    def folio_remove_rmap_pte(self, folio, page):
         if folio.mapcount > 2:
-            super().folio_remove_rmap_pte(folio)
+            super().folio_remove_rmap_pte(folio, page)
 
 
 @reports("AV-042", on=GRANDCHILD)
 class ForkLeavesPagesExclusive(Kernel):
-    def folio_try_dup_anon_rmap_pte(self, folio):
-        super().folio_try_dup_anon_rmap_pte(folio)
-        folio.exclusive = True
+    def folio_try_dup_anon_rmap_pte(self, folio, page, dst, src):
+        super().folio_try_dup_anon_rmap_pte(folio, page, dst, src)
+        folio.exclusive = 1
+        return True
 
 
 @reports("AV-043", "AV-011", on=GRANDCHILD)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The folio's side of the anonymous reverse map, and the walk (mm/rmap.c, v7.0).
+"""The folio's side of the anonymous reverse map (mm/rmap.c and include/linux/rmap.h, v7.0).
 
-What a folio names, and when that changes; how a walk finds its mappings.
+What a folio names, and when that changes.  ``mapping`` is written in three
+places only: when a folio becomes anonymous, when its last mapper takes it
+over, and when it is moved or merged as a whole (UFFDIO_MOVE, migration, KSM).
 """
 
 from __future__ import annotations
@@ -9,18 +11,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.kernel.events import KernelBug
-from rmaplab.kernel.flags import PAGE_SHIFT
-from rmaplab.kernel.locking import ANON_VMA_LOCK, FOLIO_LOCK, READ
+from rmaplab.kernel.flags import PAGE_SHIFT, PMD_ORDER
 from rmaplab.kernel.rmap import Rmap
 
 if TYPE_CHECKING:
-    from rmaplab.kernel.objects import Folio, Vma
+    from rmaplab.kernel.objects import AnonVma, Folio, Vma
 
-__all__ = ["FolioRmap", "Visit", "linear_page_index"]
+__all__ = ["FolioRmap", "Visit", "all_pages", "linear_page_index"]
 
 
 class Visit(NamedTuple):
-    """One step of a walk: a VMA, and the address (bytes) where it would map the folio."""
+    """One step of a walk: a VMA, the address (bytes) where it would map the folio, and whether it does."""
 
     vma: Vma
     address: int
@@ -28,47 +29,90 @@ class Visit(NamedTuple):
 
 
 class FolioRmap(Rmap):
-    """Adding, sharing, moving and removing a folio's mappings; visiting them."""
+    """Adding, sharing, moving and removing a folio's mappings."""
 
-    def folio_add_new_anon_rmap(self, folio: Folio, vma: Vma, address: int) -> None:
-        """First mapping of a new page: it belongs to this VMA's own anon_vma, exclusively."""
-        folio.mapping = vma.anon_vma
+    # --- becoming anonymous -----------------------------------------------------------------
+
+    def folio_set_anon(self, folio: Folio, vma: Vma, address: int, exclusive: bool) -> None:
+        """``__folio_set_anon``: name the VMA's own anon_vma, or its root if others may map the page, too.
+
+        A page that comes back from swap may belong to any relative of the
+        VMA, and the root is the one anon_vma that all of them are linked to.
+        """
+        if vma.anon_vma is None:
+            raise KernelBug(f"{folio} becomes anonymous in {vma}, which has no anon_vma")
+        folio.mapping = self.anon_vma_for_new(vma.anon_vma, exclusive)
         folio.index = linear_page_index(vma, address)
-        folio.mapcount = 1
-        folio.exclusive = 1
 
-    def folio_try_dup_anon_rmap_pte(self, folio: Folio) -> None:
-        """One more mapping, by fork: no longer exclusive to one process."""
+    def anon_vma_for_new(self, anon_vma: AnonVma, exclusive: bool) -> AnonVma:
+        """The anon_vma that a new page names: the oldest of the tree unless it is exclusive (ea90002b0fa7)."""
+        return anon_vma if exclusive else anon_vma.root
+
+    def folio_add_new_anon_rmap(self, folio: Folio, vma: Vma, address: int, exclusive: bool = True) -> None:
+        """First mapping of a folio that is not anonymous yet; ``address`` (bytes) is that of its first page.
+
+        A folio as large as a PMD is mapped by one, a smaller large folio by
+        an entry for each page.
+        """
+        self.folio_set_anon(folio, vma, address, exclusive)
+        folio.mapcount = 1 if folio.order in (0, PMD_ORDER) else 1 << folio.order
+        folio.exclusive = all_pages(folio) if exclusive else 0
+
+    # --- further mappings -------------------------------------------------------------------
+
+    def folio_add_anon_rmap_pte(self, folio: Folio, vma: Vma, address: int, page: int, exclusive: bool) -> None:
+        """Map one page of an anonymous folio again; what the folio names does not change."""
+        if folio.stable_node is None:
+            self.page_check_anon_rmap(folio, vma, address, page)
         folio.mapcount += 1
-        folio.exclusive = 0
+        if exclusive:
+            folio.exclusive |= 1 << page
+        shared = folio.order == 0 and folio.mapcount > 1 and folio.exclusive
+        self.vm_warn_on(shared, "folio_add_anon_rmap_pte: exclusive {} is mapped again", folio)
 
-    def folio_remove_rmap_pte(self, folio: Folio) -> None:
-        """One mapping less; mapping and index stay behind until the page is freed."""
+    def page_check_anon_rmap(self, folio: Folio, vma: Vma, address: int, page: int) -> None:
+        """``__page_check_anon_rmap``: the same tree and the same offset; the kernel does not look at the chain."""
+        root = None if folio.mapping is None else folio.mapping.root
+        wrong = root is None or vma.anon_vma is None or root is not vma.anon_vma.root
+        self.vm_warn_on(wrong, "page_check_anon_rmap: {} names {}, {} is in another tree", folio, folio.mapping, vma)
+        wrong = folio.index + page != linear_page_index(vma, address)
+        self.vm_warn_on(wrong, "page_check_anon_rmap: {} has another index than its place in {}", folio, vma)
+
+    def folio_try_dup_anon_rmap_pte(self, folio: Folio, page: int, dst: Vma, src: Vma) -> bool:
+        """One more mapping of a page, by fork; False if it is exclusive to ``src`` and may be pinned: copy it now."""
+        if folio.exclusive >> page & 1:
+            if self.folio_needs_cow_for_dma(src, folio):
+                return False
+            folio.exclusive &= ~(1 << page)
+        folio.mapcount += 1
+        return True
+
+    def folio_needs_cow_for_dma(self, vma: Vma, folio: Folio) -> bool:
+        """Whether a device may be writing to the page: its mm has pinned pages, and this one looks pinned."""
+        return vma.vm_mm.has_pinned and folio.pins > 0
+
+    # --- less ---------------------------------------------------------------------------------
+
+    def folio_try_share_anon_rmap_pte(self, folio: Folio, page: int) -> bool:
+        """Give up that a page is exclusive, to put a swap or migration entry in its place; False if it is pinned."""
+        if folio.pins > 0:
+            return False
+        folio.exclusive &= ~(1 << page)
+        return True
+
+    def folio_remove_rmap_pte(self, folio: Folio, page: int) -> None:
+        """One mapping of a page less; mapping and index stay behind until the folio is freed."""
         folio.mapcount -= 1
 
     def folio_move_anon_rmap(self, folio: Folio, vma: Vma) -> None:
-        """The last mapper writes: from now on only this VMA's own relatives can map the page."""
+        """The last mapper writes: from now on only this VMA's own relatives can map the folio."""
         folio.mapping = vma.anon_vma
-        folio.exclusive = 1
+        folio.exclusive = all_pages(folio)
 
-    def rmap_walk_anon(self, folio: Folio) -> list[Visit]:
-        """Visit every VMA that may map an anonymous folio, in the order of the interval tree."""
-        anon_vma = folio.mapping
-        if anon_vma is None or folio.mapcount == 0:
-            return []
-        if anon_vma.freed:
-            raise KernelBug(f"{folio} names {anon_vma}, which is freed")
-        self.locks.acquire(FOLIO_LOCK, folio)
-        self.locks.acquire(ANON_VMA_LOCK, anon_vma.root, READ)
-        visits = []
-        for avc in anon_vma.rb_root.stab(folio.index, folio.index):
-            vma = avc.vma
-            address = vma.vm_start + ((folio.index - vma.vm_pgoff) << PAGE_SHIFT)
-            pte = vma.vm_mm.page_table.present(address)
-            visits.append(Visit(vma, address, pte is not None and pte.folio is folio))
-        self.locks.release(ANON_VMA_LOCK, anon_vma.root)
-        self.locks.release(FOLIO_LOCK, folio)
-        return visits
+
+def all_pages(folio: Folio) -> int:
+    """The value of ``exclusive`` with every page of the folio exclusive."""
+    return (1 << (1 << folio.order)) - 1
 
 
 def linear_page_index(vma: Vma, address: int) -> int:
