@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from rmaplab.kernel.objects import AnonVma, Folio, Mm, Vma
     from rmaplab.kernel.rmap import Operation
     from rmaplab.kernel.vma import VmaMerge
-    from rmaplab.kernel.walk import RmapWalkControl
 
 __all__ = ["HALF_BUILT", "REACHED", "Monitor", "monitored"]
 
@@ -258,10 +257,10 @@ class Monitor(Kernel):
             if old is vma.anon_vma:
                 self.reached["folio moved up the tree by its last mapper"] += 1
 
-    def rmap_walk_anon(self, folio: Folio, rwc: RmapWalkControl | None = None) -> list[Visit]:
+    def rmap_walk_anon(self, folio: Folio) -> list[Visit]:
         """I37 for walks."""
         before = graph(self)
-        visits = super().rmap_walk_anon(folio, rwc)
+        visits = super().rmap_walk_anon(folio)
         if graph(self) != before:
             self.events.report("AV-037", f"a walk of {folio} changed the reverse map")
         return visits

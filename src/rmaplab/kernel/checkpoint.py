@@ -54,6 +54,7 @@ def copy_state(source: K, target: K) -> K:
         if not old_av.freed:
             target.slab.anon_vma.live[new_av.id] = new_av
 
+    target.anon_orders = source.anon_orders
     target.idents = source.idents.copy()
     target.slab.bytes = source.slab.bytes
     target.slab.anon_vma.allocations = source.slab.anon_vma.allocations

@@ -11,7 +11,7 @@ for khugepaged.
 from __future__ import annotations
 
 from errno import EAGAIN, ENOMEM
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import (
     PAGE_SHIFT,
@@ -39,7 +39,7 @@ __all__ = ["HugePmd"]
 class HugePmd(Swap):
     """Huge entries from the fault to the zap, and what splits them into small ones."""
 
-    anon_orders: ClassVar[tuple[int, ...]] = (PMD_ORDER,)
+    anon_orders: tuple[int, ...] = (PMD_ORDER,)
     """Orders of folios that a fault may use (transparent_hugepage/hugepages-*kB/enabled), smaller ones since v6.8."""
 
     # --- which ranges may be mapped large --------------------------------------------------
