@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from errno import EAGAIN, EFAULT, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
+from rmaplab.kernel.flags import PAGE_SIZE
 from rmaplab.kernel.ksm import Ksm
 from rmaplab.kernel.locking import FOLIO_LOCK
 from rmaplab.kernel.objects import Folio
@@ -34,26 +35,36 @@ class Migration:
 
 
 class Migrate(Ksm):
-    """migrate_pages for one anonymous folio."""
+    """migrate_pages for anonymous folios."""
 
-    def migrate_page(self, mm: Mm, address: int) -> int:
-        """Migrate the folio at an address (bytes), mapped there or in the swap cache.
+    def migrate_pages(self, mm: Mm, start: int, end: int) -> int:
+        """Migrate each folio of [start, end) (bytes) once, up to the first that fails.
 
         0; -EFAULT: nothing is there; -EINVAL: not an anonymous page; -ENOMEM;
         -EAGAIN: it is pinned, or could not be unmapped everywhere.
         """
+        done: set[Folio] = set()
+        for address in range(start, end, PAGE_SIZE):
+            folio = self.folio_at(mm, address)
+            if folio in done:
+                continue
+            if folio is None or not folio.anon:
+                return -EFAULT if folio is None else -EINVAL
+            migration = self.migrate_unmap(folio)
+            rc = migration if isinstance(migration, int) else self.migrate_move(migration)
+            if rc != 0:
+                return rc
+            assert isinstance(migration, Migration)
+            done.add(migration.dst)
+        return 0
+
+    def folio_at(self, mm: Mm, address: int) -> Folio | None:
+        """The folio mapped at an address (bytes), or in the swap cache for it."""
         entry = mm.page_table.get(address)
         if isinstance(entry, SwapPte):
-            folio = entry.slot.folio
-        else:
-            pte = mm.page_table.present(address)
-            folio = None if pte is None else pte.folio
-        if folio is None:
-            return -EFAULT
-        if not folio.anon:
-            return -EINVAL
-        migration = self.migrate_unmap(folio)
-        return migration if isinstance(migration, int) else self.migrate_move(migration)
+            return entry.slot.folio
+        pte = mm.page_table.present(address)
+        return None if pte is None else pte.folio
 
     def migrate_unmap(self, src: Folio) -> Migration | int:
         """First pass (migrate_folio_unmap): allocate, pin, unmap; a negative errno with everything as before."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_SHARED, prot_flags
 from rmaplab.kernel.objects import Mm
+from rmaplab.kernel.pagetable import SwapPte
 
 if TYPE_CHECKING:
     from rmaplab.kernel.folio import Visit
@@ -175,11 +176,38 @@ class Process:
             self._check(-EINVAL)
         self._check(self.kernel.userfaultfd_move(self.mm, dst.start, src.start, src.pages << PAGE_SHIFT))
 
-    def walk(self, area: Area, page: int) -> list[Visit]:
-        """Reverse-map walk of the folio mapped at a page; EFAULT if none is mapped there."""
+    def swapout(self, area: Area, cached: bool = False) -> None:
+        """Swap each page out wherever it is mapped; ``cached``: it stays in memory, in the swap cache.
+
+        EFAULT: nothing is there; EINVAL: not an anonymous page; EBUSY: pinned, or locked in memory.
+        """
+        self._alive()
+        for index in range(area.pages):
+            self._check(self.kernel.reclaim_page(self.mm, area.page(index), cached=cached))
+
+    def swapin(self, area: Area) -> None:
+        """Read each page, which must be swapped out (EINVAL)."""
+        self._alive()
+        for index in range(area.pages):
+            if not isinstance(self.mm.page_table.get(area.page(index)), SwapPte):
+                self._check(-EINVAL)
+            self._check(self.kernel.handle_mm_fault(self.mm, area.page(index), False))
+
+    def migrate(self, area: Area) -> None:
+        """Move each page to another place in memory; EAGAIN: pinned; EFAULT and EINVAL as for :meth:`swapout`."""
+        self._alive()
+        self._check(self.kernel.migrate_pages(self.mm, area.start, area.end))
+
+    def walk(self, area: Area, page: int, by: str | None = None) -> list[Visit]:
+        """Reverse-map walk of the folio mapped at a page; EFAULT if there is none.
+
+        ``by`` is for KSM's pages: which part of a tree is looked at, ``whole``, ``offset`` or ``address``.
+        """
         self._alive()
         pte = self.mm.page_table.present(area.page(page))
         if pte is None:
             self._check(-EFAULT)
         assert pte is not None
+        if pte.folio.stable_node is not None:
+            return self.kernel.rmap_walk_ksm(pte.folio, by=by)
         return self.kernel.rmap_walk_anon(pte.folio)
