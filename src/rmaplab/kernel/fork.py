@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from errno import ENOMEM
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.exec import Exec
@@ -33,8 +34,8 @@ class Fork(Exec):
         """Copy the VMAs in address order; each joins the reverse map before its pages are shared."""
         self.locks.acquire(MMAP_LOCK, oldmm)
         self.locks.acquire(MMAP_LOCK, mm)
-        rc = 0
-        for mpnt in oldmm.vmas:
+        rc = self.vma_iter_prealloc()  # the tree is copied as a whole first
+        for mpnt in oldmm.vmas if rc == 0 else ():
             if mpnt.vm_flags & VM_DONTCOPY:
                 continue
             rc = self.dup_vma(mm, mpnt)
@@ -48,6 +49,8 @@ class Fork(Exec):
     def dup_vma(self, mm: Mm, mpnt: Vma) -> int:
         """One turn of dup_mmap's loop: the child's copy of one VMA."""
         vma = self.vm_area_dup(mpnt)
+        if vma is None:
+            return -ENOMEM
         vma.vm_mm = mm
         if mpnt.vm_flags & VM_WIPEONFORK:
             vma.anon_vma = None  # starts unfaulted; no page is shared

@@ -58,9 +58,16 @@ class Mmap(Migrate):
         vmg = VmaMerge(mm, start, end, pgoff, flags, file, prev=prev, next=following)
         if self.vma_merge_new_range(vmg) is not None:
             return 0
-        if vmg.oom:
+        return self.mmap_new_vma(mm, start, end, pgoff, flags, file)
+
+    def mmap_new_vma(self, mm: Mm, start: int, end: int, pgoff: int, flags: int, file: str | None = None) -> int:
+        """A VMA of its own for a free range, also where a merge ran out of memory; 0 or -ENOMEM."""
+        vma = self.vm_area_alloc(mm, start, end, pgoff, flags, file)
+        if vma is None:
             return -ENOMEM
-        self.vma_link(self.vm_area_alloc(mm, start, end, pgoff, flags, file))
+        if self.vma_link(vma) != 0:
+            self.vm_area_free(vma)
+            return -ENOMEM
         return 0
 
     def do_brk(self, mm: Mm, old_end: int, new_end: int) -> int:
@@ -83,9 +90,9 @@ class Mmap(Migrate):
             return -ENOMEM
         flags = VM_READ | VM_WRITE | VM_ACCOUNT
         vmg = VmaMerge(mm, start, end, start >> PAGE_SHIFT, flags, prev=mm.neighbours(start, end)[0])
-        if self.vma_merge_new_range(vmg) is None:
-            self.vma_link(self.vm_area_alloc(mm, start, end, vmg.pgoff, flags))
-        return 0
+        if self.vma_merge_new_range(vmg) is not None:
+            return 0
+        return -ENOMEM if vmg.oom else self.mmap_new_vma(mm, start, end, vmg.pgoff, flags)
 
     # --- munmap and exit -------------------------------------------------------------------
 
@@ -110,6 +117,8 @@ class Mmap(Migrate):
             if vma.vm_end > end and self.split_vma(vma, end, new_below=False):
                 return -ENOMEM
             doomed.append(vma)
+        if doomed and self.vma_iter_prealloc() != 0:
+            return -ENOMEM
         for vma in doomed:
             self.vma_unlink(vma)
         self.unmap_vmas(mm, doomed)

@@ -1,33 +1,37 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Split, merge and adjust VMAs (mm/vma.c, v7.0).
+"""Merge VMAs, and copy one for mremap (mm/vma.c, v7.0).
 
-A VMA's range is the key of its AVCs in the interval trees, so it changes only
-between :meth:`VmaOps.vma_prepare` and :meth:`VmaOps.vma_complete`, which take the
-AVCs out and put them back under the root's lock.
+A merge first gives the VMA that stays the links it lacks
+(:meth:`VmaOps.dup_anon_vma`), then sets tree nodes aside, then changes
+ranges, and last unlinks and frees the VMAs that it replaced.  Only the first
+two steps can fail, and both are undone.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from errno import ENOMEM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.kernel.flags import PAGE_SHIFT, VM_IGNORE_MERGE
-from rmaplab.kernel.objects import Mm, Vma
 from rmaplab.kernel.rmap import Operation
-from rmaplab.kernel.walk import RmapWalk
+from rmaplab.kernel.vma_adjust import VmaAdjust
 
 if TYPE_CHECKING:
-    from rmaplab.kernel.objects import AnonVma
+    from rmaplab.kernel.objects import AnonVma, Mm, Vma
 
-__all__ = ["VmaMerge", "VmaOps"]
+__all__ = ["CopiedVma", "VmaMerge", "VmaOps"]
 
 
 @dataclass(slots=True)
 class VmaMerge:
     """struct vma_merge_struct: a range [start, end) in bytes that might join its neighbours.
 
-    ``middle`` is the VMA that holds the range now, None for a new mapping.
+    ``middle`` is the VMA that holds the range now, None for a new mapping;
+    ``anon_vma`` that of the pages in the range, or None.  ``copied_from`` is
+    the VMA whose pages mremap is about to move into the range.
+    ``keep_pgoff``: the VMA that grows keeps its page offset although its
+    start moves (exec's stack).  ``oom`` tells why there was no merge.
     """
 
     mm: Mm
@@ -39,89 +43,24 @@ class VmaMerge:
     prev: Vma | None = None
     middle: Vma | None = None
     next: Vma | None = None
+    anon_vma: AnonVma | None = None
+    copied_from: Vma | None = None
+    keep_pgoff: bool = False
     oom: bool = False
 
 
-class VmaOps(RmapWalk):
-    """What mmap, munmap and mprotect do to VMAs."""
+class CopiedVma(NamedTuple):
+    """What copy_vma made: the VMA at the new place, the one at the old, whether a move must hold the rmap locks."""
 
-    def vm_area_alloc(self, mm: Mm, start: int, end: int, pgoff: int, flags: int, file: str | None = None) -> Vma:
-        """A detached VMA with no reverse map."""
-        return Vma(self.new_ident(Vma), mm, start, end, pgoff, flags, file)
+    vma: Vma
+    source: Vma
+    need_rmap_locks: bool
 
-    def vm_area_dup(self, orig: Vma) -> Vma:
-        """A detached copy: the anon_vma pointer is copied, the list starts empty."""
-        vma = self.vm_area_alloc(orig.vm_mm, orig.vm_start, orig.vm_end, orig.vm_pgoff, orig.vm_flags, orig.file)
-        vma.anon_vma = orig.anon_vma
-        return vma
 
-    def vm_area_free(self, vma: Vma) -> None:
-        """Free a VMA."""
-        vma.freed = True
+class VmaOps(VmaAdjust):
+    """Which VMAs may be merged, and the merge itself."""
 
-    def vma_link(self, vma: Vma) -> None:
-        """Store a VMA in its mm, in address order."""
-        vma.vm_mm.vmas.insert(vma.vm_mm.find(vma.vm_start), vma)
-        vma.attached = True
-
-    def vma_unlink(self, vma: Vma) -> None:
-        """Take a VMA out of its mm."""
-        vma.vm_mm.vmas.remove(vma)
-        vma.attached = False
-
-    # --- adjusting -----------------------------------------------------------------------
-
-    def vma_prepare(self, *vmas: Vma) -> AnonVma | None:
-        """Lock and take the VMAs' AVCs out of their trees; returns the lock for :meth:`vma_complete`."""
-        anon_vma = next((vma.anon_vma for vma in vmas if vma.anon_vma is not None), None)
-        if anon_vma is not None:
-            self.anon_vma_lock_write(anon_vma)
-            for vma in vmas:
-                for avc in vma.anon_vma_chain:
-                    self.anon_vma_interval_tree_remove(avc, avc.anon_vma)
-        return anon_vma
-
-    def vma_complete(self, anon_vma: AnonVma | None, *vmas: Vma, removed: tuple[Vma, ...] = ()) -> None:
-        """Put the AVCs back behind their equals and unlock; only then unlink and free removed VMAs."""
-        if anon_vma is not None:
-            for vma in vmas:
-                for avc in vma.anon_vma_chain:
-                    self.anon_vma_interval_tree_insert(avc, avc.anon_vma)
-            self.anon_vma_unlock_write(anon_vma)
-        for vma in removed:
-            self.unlink_removed_vma(vmas[0], vma)
-            self.vm_area_free(vma)
-
-    def unlink_removed_vma(self, survivor: Vma, removed: Vma) -> None:
-        """Drop the links of a VMA that ``survivor`` absorbed; the survivor has the same ones."""
-        if removed.anon_vma is not None:
-            self.unlink_anon_vmas(removed)
-
-    # --- split ---------------------------------------------------------------------------
-
-    def split_vma(self, vma: Vma, address: int, new_below: bool) -> int:
-        """Cut a VMA at ``address`` (bytes); the new VMA is the part below or above it; 0 or -ENOMEM."""
-        new = self.vm_area_dup(vma)
-        if new_below:
-            new.vm_end = address
-        else:
-            new.vm_start = address
-            new.vm_pgoff += (address - vma.vm_start) >> PAGE_SHIFT
-        if self.anon_vma_clone(new, vma, Operation.SPLIT) != 0:
-            self.vm_area_free(new)
-            return -ENOMEM
-
-        locked = self.vma_prepare(vma)
-        if new_below:
-            vma.vm_pgoff += (address - vma.vm_start) >> PAGE_SHIFT
-            vma.vm_start = address
-        else:
-            vma.vm_end = address
-        self.vma_link(new)
-        self.vma_complete(locked, vma)
-        return 0
-
-    # --- merge ---------------------------------------------------------------------------
+    # --- may they merge? -----------------------------------------------------------------
 
     def vma_is_fork_child(self, vma: Vma | None) -> bool:
         """Whether a VMA has links beyond its own anon_vma: it was inherited by fork."""
@@ -134,14 +73,14 @@ class VmaOps(RmapWalk):
     def is_mergeable_anon_vma(self, vmg: VmaMerge, target: Vma) -> bool:
         """Whether ``target`` may absorb the range as far as anon_vmas go (rule of 879bca0a2c4f, v6.16).
 
-        Equal anon_vmas, or one side unfaulted and the other not inherited by fork.
+        Equal anon_vmas, or one side unfaulted and the other not inherited by
+        fork; for pages that mremap brings along, their old VMA counts (3b617fd3d317, v6.19).
         """
-        src = vmg.middle.anon_vma if vmg.middle is not None else None
-        if target.anon_vma is None and src is not None:
-            return not self.vma_is_fork_child(vmg.middle)
-        if target.anon_vma is not None and src is None:
+        if target.anon_vma is None and vmg.anon_vma is not None:
+            return not self.vma_is_fork_child(vmg.middle) and not self.vma_is_fork_child(vmg.copied_from)
+        if target.anon_vma is not None and vmg.anon_vma is None:
             return not self.vma_is_fork_child(target)
-        return target.anon_vma is src
+        return target.anon_vma is vmg.anon_vma
 
     def can_vma_merge_left(self, vmg: VmaMerge) -> bool:
         """Whether the VMA before the range can grow over it."""
@@ -171,6 +110,8 @@ class VmaOps(RmapWalk):
         prev = vmg.prev.anon_vma
         return prev is None or following.anon_vma is None or prev is following.anon_vma
 
+    # --- merge -----------------------------------------------------------------------------
+
     def vma_merge_existing_range(self, vmg: VmaMerge) -> Vma | None:
         """Merge a range of ``vmg.middle`` with its neighbours; the survivor, or None (``vmg.oom`` tells why)."""
         middle, prev, following = vmg.middle, vmg.prev, vmg.next
@@ -178,30 +119,65 @@ class VmaOps(RmapWalk):
         at_start, at_end = vmg.start == middle.vm_start, vmg.end == middle.vm_end
         left = at_start and self.can_vma_merge_left(vmg)
         right = at_end and self.can_vma_merge_right(vmg, left)
-        whole = at_start and at_end
+        removed = (middle,) if at_start and at_end else ()
         if left and prev is not None:
             if right and following is not None:
                 exporter = middle if following.anon_vma is None else following
                 return self.commit_merge(vmg, prev, exporter, prev.vm_start, following.vm_end, (middle, following))
-            removed = (middle,) if whole else ()
             return self.commit_merge(vmg, prev, middle, prev.vm_start, vmg.end, removed)
         if right and following is not None:
-            removed = (middle,) if whole else ()
             return self.commit_merge(vmg, following, middle, vmg.start, following.vm_end, removed)
         return None
 
     def vma_merge_new_range(self, vmg: VmaMerge) -> Vma | None:
-        """Let a neighbour grow over a new mapping; the survivor, or None (``vmg.oom`` tells why)."""
+        """Let a neighbour grow over a range that no VMA holds; the survivor, or None (``vmg.oom`` tells why).
+
+        Out of memory, most callers go on and make a VMA of its own.
+        """
         prev, following = vmg.prev, vmg.next
         left = self.can_vma_merge_left(vmg)
         right = self.can_vma_merge_right(vmg, left)
         if left and prev is not None:
-            if right and following is not None:
-                return self.commit_merge(vmg, prev, following, prev.vm_start, following.vm_end, (following,))
-            return self.commit_merge(vmg, prev, None, prev.vm_start, vmg.end)
+            end = following.vm_end if right and following is not None else vmg.end
+            return self.vma_expand(vmg, prev, prev.vm_start, end)
         if right and following is not None:
-            return self.commit_merge(vmg, following, None, vmg.start, following.vm_end)
+            return self.vma_expand(vmg, following, vmg.start, following.vm_end)
         return None
+
+    def vma_merge_copied_range(self, vmg: VmaMerge) -> Vma | None:
+        """vma_merge_new_range for a range that mremap copies ``vmg.middle`` to (61f67c230a5e, v6.19)."""
+        vmg.copied_from, vmg.middle = vmg.middle, None
+        return self.vma_merge_new_range(vmg)
+
+    def vma_merge_extend(self, vma: Vma, delta: int) -> Vma | None:
+        """Grow a VMA by ``delta`` bytes behind its end, and join the VMA behind if that fits; None: out of memory.
+
+        The free range counts as faulted if the VMA is, so one inherited by
+        fork may grow, and may even absorb an unfaulted VMA behind.
+        """
+        vmg = VmaMerge(
+            mm=vma.vm_mm,
+            start=vma.vm_end,
+            end=vma.vm_end + delta,
+            pgoff=vma.vm_pgoff + ((vma.vm_end - vma.vm_start) >> PAGE_SHIFT),
+            flags=vma.vm_flags,
+            file=vma.file,
+            prev=vma,
+            next=vma.vm_mm.neighbours(vma.vm_end, vma.vm_end + delta)[1],
+            anon_vma=vma.anon_vma,
+        )
+        return self.vma_merge_new_range(vmg)
+
+    def vma_expand(self, vmg: VmaMerge, target: Vma, start: int, end: int) -> Vma | None:
+        """Make ``target`` span [start, end), and replace ``vmg.next`` if that ends there; None: out of memory.
+
+        The target needs the links of the VMA it replaces, and those of the VMA that mremap copies from.
+        """
+        following = vmg.next
+        if following is None or following is target or following.vm_end != end:
+            return self.commit_merge(vmg, target, vmg.copied_from, start, end)
+        exporter = vmg.copied_from if following.anon_vma is None else following
+        return self.commit_merge(vmg, target, exporter, start, end, (following,))
 
     def commit_merge(
         self,
@@ -212,30 +188,37 @@ class VmaOps(RmapWalk):
         end: int,
         removed: tuple[Vma, ...] = (),
     ) -> Vma | None:
-        """Make ``target`` span [start, end); everything that can fail comes first."""
+        """Make ``target`` span [start, end) with the links of ``exporter``; None: out of memory, nothing changed."""
+        unfaulted = target.anon_vma is None
         if exporter is not None and self.dup_anon_vma(target, exporter) != 0:
             vmg.oom = True
             return None
+        if self.vma_iter_prealloc() != 0:
+            if unfaulted and target.anon_vma is not None:
+                self.unlink_anon_vmas(target)
+            vmg.oom = True
+            return None
         adjusted = [target]
-        if vmg.middle is not None and vmg.middle not in removed:
+        if vmg.middle is not None and vmg.middle is not target and vmg.middle not in removed:
             adjusted.append(vmg.middle)
         locked = self.vma_prepare(*adjusted)
+        self.vma_adjust_trans_huge(target, start, end)
         for vma in removed:
             self.vma_unlink(vma)
         if len(adjusted) > 1:
             self.vma_shift_boundary(adjusted[1], vmg)
-        target.vm_pgoff -= (target.vm_start - start) >> PAGE_SHIFT
-        target.vm_start, target.vm_end = start, end
+        moved = 0 if vmg.keep_pgoff else (target.vm_start - start) >> PAGE_SHIFT
+        self.vma_set_range(target, start, end, target.vm_pgoff - moved)
         self.vma_complete(locked, *adjusted, removed=removed)
         return target
 
     def vma_shift_boundary(self, middle: Vma, vmg: VmaMerge) -> None:
         """Take the merged range off the VMA that keeps the rest of it."""
         if vmg.start == middle.vm_start:
-            middle.vm_pgoff += (vmg.end - middle.vm_start) >> PAGE_SHIFT
-            middle.vm_start = vmg.end
+            pgoff = middle.vm_pgoff + ((vmg.end - middle.vm_start) >> PAGE_SHIFT)
+            self.vma_set_range(middle, vmg.end, middle.vm_end, pgoff)
         else:
-            middle.vm_end = vmg.start
+            self.vma_set_range(middle, middle.vm_start, vmg.start, middle.vm_pgoff)
 
     def dup_anon_vma(self, dst: Vma, src: Vma) -> int:
         """Give an unfaulted VMA that absorbs a faulted one the latter's links; 0 or -ENOMEM."""
@@ -243,6 +226,8 @@ class VmaOps(RmapWalk):
             return 0
         dst.anon_vma = src.anon_vma
         return self.anon_vma_clone(dst, src, Operation.MERGE_UNFAULTED)
+
+    # --- what callers ask for ------------------------------------------------------------------
 
     def vma_modify_flags(self, vma: Vma, start: int, end: int, flags: int) -> Vma | int:
         """A VMA for exactly [start, end) that can take new flags: merged, split off, or itself; or -ENOMEM."""
@@ -257,6 +242,7 @@ class VmaOps(RmapWalk):
             prev=prev if start == vma.vm_start else None,
             middle=vma,
             next=following if end == vma.vm_end else None,
+            anon_vma=vma.anon_vma,
         )
         merged = self.vma_merge_existing_range(vmg)
         if merged is not None:
@@ -268,3 +254,37 @@ class VmaOps(RmapWalk):
         if end < vma.vm_end and self.split_vma(vma, end, new_below=False) != 0:
             return -ENOMEM
         return vma
+
+    def copy_vma(self, vma: Vma, start: int, end: int, pgoff: int, keep_source: bool) -> CopiedVma | None:
+        """A VMA like ``vma`` for the free range [start, end), where mremap moves its pages; None: out of memory.
+
+        An anonymous VMA without pages takes the page offset of its new
+        address, which makes it mergeable there, even with itself.  A new VMA
+        stands behind the old one in the trees, so that a walk that misses a
+        page at the old place finds it at the new; for a merged one only the
+        locks give that, unless it begins at a higher offset.
+        """
+        if vma.file is None and vma.anon_vma is None:
+            pgoff = start >> PAGE_SHIFT
+        prev, following = self.copy_vma_neighbours(vma, start, end, keep_source)
+        vmg = VmaMerge(
+            vma.vm_mm, start, end, pgoff, vma.vm_flags, vma.file, prev, vma, following, anon_vma=vma.anon_vma
+        )
+        merged = self.vma_merge_copied_range(vmg)
+        if merged is not None:
+            source = merged if vma.freed else vma  # absorbed by its own copy
+            return CopiedVma(merged, source, merged.vm_pgoff <= source.vm_pgoff)
+        new = self.vm_area_dup(vma)
+        if new is None:
+            return None
+        self.vma_set_range(new, start, end, pgoff)
+        if self.anon_vma_clone(new, vma, Operation.REMAP) == 0:
+            if self.vma_link(new) == 0:
+                return CopiedVma(new, vma, False)
+            self.unlink_anon_vmas(new)
+        self.vm_area_free(new)
+        return None
+
+    def copy_vma_neighbours(self, vma: Vma, start: int, end: int, keep_source: bool) -> tuple[Vma | None, Vma | None]:
+        """The VMAs around the new place that might grow over it; the source may be one of them."""
+        return vma.vm_mm.neighbours(start, end)
