@@ -7,45 +7,25 @@ A large folio is never in the swap cache here: it is split before it is swapped 
 from __future__ import annotations
 
 from errno import EAGAIN, EBUSY
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from rmaplab.kernel.flags import PAGE_SHIFT
-from rmaplab.kernel.huge_pmd import HugePmd
+from rmaplab.kernel.flags import PAGE_SIZE
+from rmaplab.kernel.khugepaged import Khugepaged
 from rmaplab.kernel.locking import FOLIO_LOCK, MMAP_LOCK, READ
 from rmaplab.kernel.objects import Folio
-from rmaplab.kernel.pagetable import MigrationPte, Pte
+from rmaplab.kernel.pagetable import MigrationPte
+from rmaplab.kernel.walk import RmapWalkControl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from rmaplab.kernel.objects import Mm, Vma
 
-__all__ = ["HugeMemory", "PagePlace"]
+__all__ = ["HugeMemory"]
 
 
-class PagePlace(NamedTuple):
-    """A place where a VMA may map a page of a folio: address in bytes, number of the page within the folio."""
-
-    vma: Vma
-    address: int
-    page: int
-
-
-class HugeMemory(HugePmd):
+class HugeMemory(Khugepaged):
     """Splitting a large folio, and who maps how much of it."""
 
-    def folio_places(self, folio: Folio) -> Iterator[PagePlace]:
-        """Every place where the folio's anon_vma says that one of its pages may be mapped, VMA by VMA."""
-        anon_vma = folio.mapping
-        if anon_vma is None:
-            return
-        last = folio.index + (1 << folio.order) - 1
-        for avc in anon_vma.rb_root.stab(folio.index, last):
-            vma = avc.vma
-            pages = (vma.vm_end - vma.vm_start) >> PAGE_SHIFT
-            low, high = max(folio.index, vma.vm_pgoff), min(last, vma.vm_pgoff + pages - 1)
-            for index in range(low, high + 1):
-                yield PagePlace(vma, vma.vm_start + ((index - vma.vm_pgoff) << PAGE_SHIFT), index - folio.index)
+    # --- write faults ------------------------------------------------------------------------
 
     def wp_can_reuse_large_anon_folio(self, folio: Folio, vma: Vma) -> bool:
         """Whether a page of a large folio may be written in place: every reference to it is a mapping by this mm.
@@ -61,20 +41,21 @@ class HugeMemory(HugePmd):
     def folio_mapcount_in(self, folio: Folio, mm: Mm) -> int:
         """How many page-table entries of one mm map pages of a folio; a huge entry counts once.
 
-        The kernel keeps a count for two mms at a time and must guess low for
-        a third; here it is exact.
+        The kernel keeps a count for two mms at a time and has to take the
+        folio for shared when there were more; here it is exact.
         """
+        if folio.mapping is None:
+            return 0
+        pages = 1 << folio.order
         found = {
-            place.address
-            for place in self.folio_places(folio)
-            if place.vma.vm_mm is mm
-            and (entry := mm.page_table.get(place.address)) is not None
-            and isinstance(entry, Pte)
-            and entry.folio is folio
+            at
+            for avc in folio.mapping.rb_root.stab(folio.index, folio.index + pages - 1)
+            if avc.vma.vm_mm is mm
+            for at, _ in self.page_vma_mapped_walk(folio, avc.vma, self.vma_address(avc.vma, folio.index, pages))
         }
-        return len(found) + sum(huge.folio is folio for huge in mm.page_table.pmds.values())
+        return len(found)
 
-    # --- folio split ---------------------------------------------------------------------------
+    # --- folio split -------------------------------------------------------------------------
 
     def split_huge_pages(self, mm: Mm, start: int, end: int) -> int:
         """Split every large anonymous folio mapped in [start, end) (bytes), as debugfs' split_huge_pages does.
@@ -83,7 +64,7 @@ class HugeMemory(HugePmd):
         """
         self.locks.acquire(MMAP_LOCK, mm, READ)
         rc = 0
-        for address in range(start, end, 1 << PAGE_SHIFT):
+        for address in range(start, end, PAGE_SIZE):
             pte = mm.page_table.present(address)
             if rc == 0 and pte is not None and pte.folio.anon and pte.folio.order:
                 self.locks.acquire(FOLIO_LOCK, pte.folio)
@@ -93,65 +74,57 @@ class HugeMemory(HugePmd):
         return rc
 
     def split_folio(self, folio: Folio) -> int:
-        """Split a locked large folio into single pages; 0, -EBUSY (unmapped, or swap-cached) or -EAGAIN (pinned).
+        """Split a locked large folio into single pages; 0, -EBUSY (not mapped, or swap-cached) or -EAGAIN (pinned).
 
         Its anon_vma is pinned, since the folio is unmapped for a while, and
         the root write-locked: nobody else may split or collapse meanwhile.
+        Contents are not modelled: since v6.12 a page that holds only zeroes
+        is replaced by the zero page.
         """
-        anon_vma = folio.mapping
-        if anon_vma is None or folio.mapcount == 0 or folio.slot is not None:
+        if folio.slot is not None:
             return -EBUSY
-        self.get_anon_vma(anon_vma)
+        anon_vma = self.folio_get_anon_vma(folio)
+        if anon_vma is None:
+            return -EBUSY
         self.anon_vma_lock_write(anon_vma)
         rc = -EAGAIN
         if folio.pins == 0:
             self.unmap_folio(folio)
-            if folio.mapcount == 0:
-                self.remap_pages(folio, self.split_unmapped_folio(folio))
-                rc = 0
-            else:  # a mapping the walk did not find: the folio stays whole
-                self.remap_pages(folio, None)
+            whole = folio.mapcount > 0  # some place could not be unmapped, or was not found
+            self.remap_page(folio, whole=whole)
+            rc = -EAGAIN if whole else 0
         self.anon_vma_unlock_write(anon_vma)
         self.put_anon_vma(anon_vma)
         return rc
 
     def unmap_folio(self, folio: Folio) -> None:
-        """Replace every entry of the folio by a migration entry, under its anon_vma's lock (try_to_migrate)."""
-        for vma, address, page in self.folio_places(folio):
-            table = vma.vm_mm.page_table
-            pte = table.present(address)
-            if pte is None or pte.folio is not folio or pte.page != page:
-                continue
-            self.split_huge_pmd(vma, address)
-            exclusive = bool(folio.exclusive >> page & 1)
-            table.set(address, MigrationPte(folio, pte.writable, exclusive, page))
-            folio.exclusive &= ~(1 << page)
-            folio.mapcount -= 1
+        """Replace every entry of a folio, whose anon_vma the caller has locked, by a migration entry."""
+        rwc = RmapWalkControl(self.try_to_migrate_one, done=self.folio_not_mapped)
+        rwc.invalid_vma = self.invalid_migration_vma
+        self.rmap_walk_locked(folio, rwc)
 
-    def split_unmapped_folio(self, folio: Folio) -> dict[int, Folio]:
-        """Make single pages of a folio: those still wanted by a migration entry, by number; the rest are freed.
+    def remap_page(self, folio: Folio, *, whole: bool) -> None:
+        """Undo :meth:`unmap_folio` with the folio itself (``whole``) or with the single pages it is split into.
 
-        Each inherits the mapping verbatim, and the index of its page.
+        A page for which no entry waits is freed.
         """
-        wanted = {
-            entry.page
-            for vma, address, _ in self.folio_places(folio)
-            if isinstance(entry := vma.vm_mm.page_table.get(address), MigrationPte) and entry.folio is folio
-        }
         pages: dict[int, Folio] = {}
-        for page in sorted(wanted):
-            small = pages[page] = Folio(self.new_ident(Folio))
-            small.mapping = folio.mapping
-            small.index = folio.index + page
-        return pages
 
-    def remap_pages(self, folio: Folio, pages: dict[int, Folio] | None) -> None:
-        """Undo :meth:`unmap_folio`: present entries for the new pages, or for the old folio if there are none."""
-        for vma, address, page in list(self.folio_places(folio)):
-            entry = vma.vm_mm.page_table.get(address)
-            if not isinstance(entry, MigrationPte) or entry.folio is not folio:
-                continue
-            target, number = (folio, page) if pages is None else (pages[page], 0)
-            self.set_pte(vma.vm_mm, address, target, entry.writable, number)
-            target.mapcount += 1
-            target.exclusive |= entry.exclusive << number
+        def remap_one(folio: Folio, vma: Vma, address: int) -> bool:
+            for at, entry in self.page_vma_mapped_walk(folio, vma, address, folio):
+                assert isinstance(entry, MigrationPte)
+                page, number = (folio, entry.page) if whole else (self.split_off(folio, entry.page, pages), 0)
+                self.folio_add_anon_rmap_pte(page, vma, at, number, entry.exclusive)
+                self.set_pte(vma.vm_mm, at, page, entry.writable, number)
+            return True
+
+        self.rmap_walk_locked(folio, RmapWalkControl(remap_one, waiting=folio))
+
+    def split_off(self, folio: Folio, number: int, pages: dict[int, Folio]) -> Folio:
+        """One page of a folio that was unmapped everywhere: it inherits the mapping verbatim, its index follows."""
+        page = pages.get(number)
+        if page is None:
+            page = pages[number] = Folio(self.new_ident(Folio))
+            page.mapping = folio.mapping
+            page.index = folio.index + number
+        return page

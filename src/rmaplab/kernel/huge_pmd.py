@@ -132,7 +132,6 @@ class HugePmd(Swap):
         alone = folio.mapcount == 1 and folio.pins == 0
         if alone:
             self.folio_move_anon_rmap(folio, vma)
-            folio.exclusive = (1 << (1 << folio.order)) - 1
         self.locks.release(FOLIO_LOCK, folio)
         return alone
 
@@ -187,7 +186,7 @@ class HugePmd(Swap):
 
     def folio_try_dup_anon_rmap_pmd(self, folio: Folio, src: Vma) -> bool:
         """One huge mapping more, by fork: no page is exclusive any longer; False if one may be pinned and is."""
-        if folio.exclusive & 1 and folio.pins and src.vm_mm.has_pinned:
+        if folio.exclusive & 1 and self.folio_needs_cow_for_dma(src, folio):
             return False
         folio.exclusive = 0
         folio.mapcount += 1

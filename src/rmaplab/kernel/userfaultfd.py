@@ -20,7 +20,7 @@ from rmaplab.kernel.objects import ZERO_PAGE
 from rmaplab.kernel.pagetable import MigrationPte, Pte, SwapPte
 
 if TYPE_CHECKING:
-    from rmaplab.kernel.objects import Folio, Mm, Vma
+    from rmaplab.kernel.objects import AnonVma, Folio, Mm, Vma
 
 __all__ = ["MovePlace", "Userfaultfd"]
 
@@ -143,27 +143,27 @@ class Userfaultfd(Madvise):
     def move_present_pte(self, dst: MovePlace, src: MovePlace, folio: Folio) -> int:
         """Move a present small page; 0, or -EBUSY if it is pinned."""
         table = src.vma.vm_mm.page_table
-        self.lock_moved_folio(folio)
+        anon_vma = self.lock_moved_folio(folio)
         rc = -EBUSY if folio.pins else 0
         if rc == 0:
             table.clear(src.address)
             self.folio_change_place(folio, dst)
             self.set_pte(src.vma.vm_mm, dst.address, folio, True)
-        self.unlock_moved_folio(folio)
+        self.unlock_moved_folio(folio, anon_vma)
         return rc
 
     def move_pages_huge_pmd(self, dst: MovePlace, src: MovePlace, huge: Pte) -> int:
         """Move a whole huge entry, and its table with it; 0, or -EBUSY if it is shared or pinned."""
         if not huge.folio.exclusive & 1:
             return -EBUSY
-        self.lock_moved_folio(huge.folio)
+        anon_vma = self.lock_moved_folio(huge.folio)
         rc = -EBUSY if huge.folio.pins else 0
         if rc == 0:
             table = src.vma.vm_mm.page_table
             del table.pmds[src.address]
             self.folio_change_place(huge.folio, dst)
             table.pmds[dst.address] = Pte(huge.folio, True)
-        self.unlock_moved_folio(huge.folio)
+        self.unlock_moved_folio(huge.folio, anon_vma)
         return rc
 
     def move_swap_pte(self, dst: MovePlace, src: MovePlace, entry: SwapPte) -> int:
@@ -177,12 +177,16 @@ class Userfaultfd(Madvise):
         if folio is not None and folio.order:
             return -EBUSY
         if folio is not None:
-            self.locks.acquire(FOLIO_LOCK, folio)
-            self.folio_change_place(folio, dst)
-            self.locks.release(FOLIO_LOCK, folio)
+            self.move_cached_folio(folio, dst)
         table.clear(src.address)
         table.set(dst.address, entry)
         return 0
+
+    def move_cached_folio(self, folio: Folio, dst: MovePlace) -> None:
+        """Rename a page in the swap cache whose entry moves, for a swap-in there to find it (c50f8e6053b0, v6.14)."""
+        self.locks.acquire(FOLIO_LOCK, folio)
+        self.folio_change_place(folio, dst)
+        self.locks.release(FOLIO_LOCK, folio)
 
     def folio_change_place(self, folio: Folio, dst: MovePlace) -> None:
         """Rewrite what the folio names: the destination's anon_vma, and its index there."""
@@ -191,10 +195,11 @@ class Userfaultfd(Madvise):
         folio.exclusive = exclusive
         folio.index = linear_page_index(dst.vma, dst.address)
 
-    def lock_moved_folio(self, folio: Folio) -> None:
-        """Keep walks away: they all hold the folio's lock (v6.19; before, the anon_vma was write-locked, too)."""
+    def lock_moved_folio(self, folio: Folio) -> AnonVma | None:
+        """Keep walks away: all of them hold the folio's lock (since v6.19).  The result is for the unlock."""
         self.locks.acquire(FOLIO_LOCK, folio)
+        return None
 
-    def unlock_moved_folio(self, folio: Folio) -> None:
-        """Undo :meth:`lock_moved_folio`."""
+    def unlock_moved_folio(self, folio: Folio, anon_vma: AnonVma | None) -> None:
+        """Undo :meth:`lock_moved_folio`, which returned ``anon_vma``."""
         self.locks.release(FOLIO_LOCK, folio)
