@@ -200,9 +200,10 @@ class Monitor(Kernel):
         self, vmg: VmaMerge, target: Vma, exporter: Vma | None, start: int, end: int, removed: tuple[Vma, ...] = ()
     ) -> Vma | None:
         """I32: one anon_vma at most, and no fork child beside something unfaulted."""
-        parts = {target, *removed, *(() if vmg.middle is None else (vmg.middle,))}
+        parts = {target, *removed, *(vma for vma in (vmg.middle, vmg.copied_from) if vma is not None)}
         faulted = [vma for vma in parts if vma.anon_vma is not None]
-        unfaulted = vmg.middle is None or len(faulted) < len(parts)
+        grows = vmg.middle is vmg.copied_from is None and vmg.anon_vma is not None  # mremap in place: it always may
+        unfaulted = not grows and (vmg.anon_vma is None or len(faulted) < len(parts))
         if len({vma.anon_vma for vma in faulted}) > 1:
             self.events.report("AV-032", f"merge of {sorted(map(str, parts))} with different anon_vmas")
         if self.spares_fork_children and unfaulted and any(len(vma.anon_vma_chain) > 1 for vma in faulted):
