@@ -61,9 +61,7 @@ class Fork(Exec):
                 return rc
         mm.vmas.append(vma)  # ascending, like the parent's
         vma.attached = True
-        if not mpnt.vm_flags & VM_WIPEONFORK:
-            self.copy_page_range(vma, mpnt)
-        return 0
+        return 0 if mpnt.vm_flags & VM_WIPEONFORK else self.copy_page_range(vma, mpnt)
 
     def dup_mmap_failed(self, mm: Mm) -> None:
         """Take the half-copied mm down at once, under its lock, so that nobody meets it (43873af772f8)."""
