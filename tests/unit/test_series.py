@@ -47,7 +47,7 @@ REUSED = "anon_vma reused by fork"
         ("v6.18+8", ["anon_vma_chain_link", "anon_vma_clone", "cleanup_partial_anon_vmas"]),
         ("v6.18+9", ["anon_vma_clone", "check_anon_vma_clone", "count_active_vma", "try_reuse_anon_vma"]),
         ("v6.18+v2", ["anon_vma_fork"]),
-        ("v7.0", ["cleanup_partial_anon_vmas", "dup_mmap_failed"]),
+        ("v7.0", ["cleanup_partial_anon_vmas", "dup_mmap_failed", "swapin_sole_reference"]),
     ],
 )
 def test_a_series_changes_these_functions_of_its_parent(series, functions):

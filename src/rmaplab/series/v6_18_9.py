@@ -6,9 +6,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel import Kernel
+from rmaplab.kernel.flags import VM_LOCKED
 
 if TYPE_CHECKING:
-    from rmaplab.kernel.objects import Mm, Vma
+    from rmaplab.kernel.objects import Folio, Mm, Vma
 
 __all__ = ["V6_18_9"]
 
@@ -34,3 +35,12 @@ class V6_18_9(Kernel):  # noqa: N801 (the series' own name)
 
     def dup_mmap_failed(self, mm: Mm) -> None:
         """Leave the half-copied mm to exit_mmap (before 43873af772f8)."""
+
+    def swapin_sole_reference(self, folio: Folio, vma: Vma, write: bool) -> bool:
+        """Whether the slot could be given up before the page was mapped (before 4b34f1d82c65): the last entry's.
+
+        Then a page that nobody else refers to is exclusive although its
+        entry was not, and keeps what it names if it never left memory.
+        """
+        alone = folio.mapcount == 0 and folio.pins == 0 and folio.slot is not None and folio.slot.count == 1
+        return alone and (write or bool(vma.vm_flags & VM_LOCKED))
