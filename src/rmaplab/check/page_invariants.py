@@ -35,8 +35,19 @@ def _coverage(state: State) -> Iterator[str]:
     for folio, waiting in state.migrating.items():
         yield from _missed(folio, "awaited", [(mm, address, pte.page) for mm, address, pte in waiting])
     for slot, entries in state.swapped.items():
-        if slot.folio is not None and slot.folio.stable_node is None:
-            yield from _missed(slot.folio, "swapped out", [(mm, address, 0) for mm, address, _ in entries])
+        if slot.folio is not None:
+            places = [(mm, address, 0) for mm, address, _ in entries if _comes_back(slot.folio, mm, address)]
+            yield from _missed(slot.folio, "swapped out", places)
+
+
+def _comes_back(folio: Folio, mm: Mm, address: int) -> bool:
+    """Whether a swap-in maps this very page: not one that was KSM's, and is a copy to all but the first VMA's tree."""
+    if folio.stable_node is not None or folio.mapping is None:  # KSM's still, or fresh and nobody's yet
+        return False
+    vma = mm.lookup(address)
+    if vma is None or vma.anon_vma is None:
+        return True
+    return folio.mapping.root is vma.anon_vma.root and folio.index == linear_page_index(vma, address)
 
 
 def _missed(folio: Folio, how: str, places: list[tuple[Mm, int, int]]) -> Iterator[str]:
