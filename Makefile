@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench lock clean
+.PHONY: help demo test lint bench nightly lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -30,6 +30,9 @@ lint: $(VENV)/.dev ## set up, then run ruff, mypy and the import linter
 
 bench: $(VENV)/.dev ## set up, then measure speed
 	@$(BIN)/python -m benchmarks
+
+nightly: $(VENV)/.dev ## set up, then 10 million random calls on v7.0 and on v6.18 (hours)
+	@$(BIN)/python tools/nightly.py
 
 # The locks hold for every Python from 3.11 on and every platform: the resolver
 # of uv looks at all of them, pip-compile's only at the one it runs on.
