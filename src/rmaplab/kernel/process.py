@@ -110,6 +110,34 @@ class Process:
         self._alive()
         self._check(self.kernel.do_mprotect(self.mm, area.start, area.end, prot_flags(prot)))
 
+    def mremap(
+        self, area: Area, pages: int | None = None, at: int | None = None, dontunmap: bool = False, move: bool = True
+    ) -> Area:
+        """Move an area and resize it to ``pages``: to an address (bytes), replacing what is there, or somewhere free.
+
+        ``dontunmap`` leaves the old mapping there, empty.  Without ``move``
+        and ``at`` it is resized where it is if there is room, else moved.
+        """
+        self._alive()
+        pages = area.pages if pages is None else pages
+        hint = self.mmap_hint
+        free = self._free_address(pages)
+        if at is None and move:
+            at = free
+        new = self.kernel.do_mremap(
+            self.mm,
+            area.start,
+            area.pages << PAGE_SHIFT,
+            pages << PAGE_SHIFT,
+            new_addr=at,
+            dontunmap=dontunmap,
+            unmapped_area=free,
+        )
+        if new != free:
+            self.mmap_hint = hint
+        self._check(min(new, 0))
+        return Area(new, pages)
+
     def read(self, area: Area, page: int | None = None) -> None:
         """Read from one page, or from each; EFAULT stands for SIGSEGV."""
         self._touch(area, page, write=False)
