@@ -41,7 +41,7 @@ def _coverage(state: State) -> Iterator[str]:
 
 
 def _comes_back(folio: Folio, mm: Mm, address: int) -> bool:
-    """Whether a swap-in maps this very page: not one that was KSM's, and is a copy to all but the first VMA's tree."""
+    """Whether a swap-in maps this very page, and not a copy of what was KSM's and now is another tree's."""
     if folio.stable_node is not None or folio.mapping is None:  # KSM's still, or fresh and nobody's yet
         return False
     vma = mm.lookup(address)
