@@ -90,7 +90,7 @@ class HugeMemory(Khugepaged):
         rc = -EAGAIN
         if folio.pins == 0:
             self.unmap_folio(folio)
-            whole = folio.mapcount > 0  # some place could not be unmapped, or was not found
+            whole = folio.mapcount != 0  # some place could not be unmapped, or was not found
             self.remap_page(folio, whole=whole)
             rc = -EAGAIN if whole else 0
         self.anon_vma_unlock_write(anon_vma)

@@ -33,7 +33,7 @@ class MovePlace(NamedTuple):
 
 
 class Userfaultfd(Madvise):
-    """UFFDIO_MOVE (df7fae42a3de, v6.8)."""
+    """UFFDIO_MOVE (adef440691ba, v6.8)."""
 
     has_uffdio_move: ClassVar[bool] = True
     """Whether the ioctl exists: since v6.8."""
