@@ -249,6 +249,12 @@ class AllocatesWithGfpKernelUnderTheLock(SERIES["v6.18+7"]):
         return super().anon_vma_chain_alloc(Gfp.KERNEL)
 
 
+@reports("AV-050", on=GRANDCHILD)
+class LeavesChildrenOutOfDegree(SERIES["v5.5"]):
+    def add_children(self, anon_vma, number):
+        """Count VMAs alone."""
+
+
 @reports("AV-026", on=ALONE)
 class LocksForReading(Kernel):
     def anon_vma_lock_write(self, anon_vma):

@@ -21,7 +21,8 @@ from rmaplab.scenario import Fail, format_statement, load, parse
 from rmaplab.series import SERIES, find
 
 PATCHED = [f"v6.18+{patch}" for patch in range(1, 10)]
-SOUND = ["v6.12", "v6.18", "v7.0"]
+SOUND = ["v2.6.32", "v2.6.34", "v4.0", "v5.5", "v6.0", "v6.12", "v6.12.112", "v6.18", "v7.0", "v7.3"]
+SINCE_PATCH_2 = [*PATCHED[1:], "v7.0", "v7.3"]
 Z01 = {"AV-003", "AV-004", "AV-008", "AV-011", "AV-015"}
 Z01_SCENARIO = """\
 P0 mmap A 1 at=0x7f0000000000
@@ -64,7 +65,7 @@ def test_series_without_a_known_bug_hold(explored, series):
     result = explored[series]
     assert (result.verdict, result.findings, result.depth) == ("holds", {}, BOUNDS.calls)
     assert result.failures["points"] > 0
-    assert result.reached["fork failed"] > 0
+    assert result.reached["fork failed"] > 0 or series == "v2.6.32"  # where fork takes no memory
 
 
 @pytest.mark.parametrize("series", [*PATCHED, "v6.18+v2"])
@@ -173,7 +174,7 @@ def test_before_the_series_half_built_vmas_are_unlinked_and_nothing_is_wrong_wit
     assert result.findings == {}
 
 
-@pytest.mark.parametrize("series", [name for name in SERIES if name not in ("v6.12", "v6.18", "v6.18+1", "v6.18+v2")])
+@pytest.mark.parametrize("series", SINCE_PATCH_2)
 def test_since_patch_2_no_half_built_vma_is_unlinked_and_nothing_leaks(explored, series):
     result = explored[series]
     assert result.reached[HALF_BUILT] == 0

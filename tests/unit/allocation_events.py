@@ -2,20 +2,21 @@
 """What a function of a series allocates, frees and locks, and machines whose chains have a given length."""
 
 import pytest
+from machine_parts import BEFORE_6_16, SINCE_6_0
 
 from rmaplab.series import SERIES
 
-CLONE_THEN_ALLOCATE = ("v6.12", "v6.18", "v6.18+1")  # fork before patch 2
+CLONE_THEN_ALLOCATE = (*BEFORE_6_16, "v6.18", "v6.18+1")  # fork before patch 2
 LEAKS = ("v6.18+v2",)  # fork before patch 2, clone and unlink after patch 9
-PER_AVC_LOCK = ("v6.12", "v6.18", "v6.18+1", "v6.18+2", "v6.18+3")  # clone allocates once before it locks
+PER_AVC_LOCK = (*BEFORE_6_16, "v6.18", "v6.18+1", "v6.18+2", "v6.18+3")  # clone allocates once before it locks
 ONE_LOCK = ("v6.18+4", "v6.18+5", "v6.18+6", "v6.18+7")  # clone locks, then allocates
-TWO_PHASES = ("v6.18+8", "v6.18+9", "v7.0")  # clone allocates everything, then locks
-ALLOCATE_AHEAD = tuple(name for name in SERIES if name not in CLONE_THEN_ALLOCATE + LEAKS)
+TWO_PHASES = ("v6.18+8", "v6.18+9", "v7.0", "v7.3")  # clone allocates everything, then locks
+ALLOCATE_AHEAD = tuple(name for name in SINCE_6_0 if name not in CLONE_THEN_ALLOCATE + LEAKS)
 STALE_IF_REUSED = ("v6.18+1", "v6.18+2", "v6.18+3", *ONE_LOCK)
 LENGTHS = (1, 2, 3, 4)
 REUSABLE_LENGTHS = (3, 4)  # shorter chains have no ancestor without an owner but the root
 
-every_series = pytest.mark.parametrize("series", SERIES)
+every_series = pytest.mark.parametrize("series", SINCE_6_0)
 every_length = pytest.mark.parametrize("n", LENGTHS)
 
 

@@ -23,9 +23,9 @@ from allocation_events import (
     machine,
     with_reusable_ancestor,
 )
+from machine_parts import BEFORE_6_16, SINCE_6_0
 
 from rmaplab.kernel.rmap import Operation
-from rmaplab.series import SERIES
 
 # --- successful calls ------------------------------------------------------------------------------------
 
@@ -179,7 +179,7 @@ def test_an_unfaulted_vma_costs_no_lock_and_no_object(series, function):
     assert recorder.events == []
 
 
-@pytest.mark.parametrize("series", [name for name in SERIES if name != "v6.12"])
+@pytest.mark.parametrize("series", [name for name in SINCE_6_0 if name not in BEFORE_6_16])
 def test_a_merge_into_an_unfaulted_vma_clones_one_link_under_one_lock(series):
     kernel, process = machine(series)
     high = process.mmap(1, at=0x10001000)

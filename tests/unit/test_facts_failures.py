@@ -25,9 +25,9 @@ from allocation_events import (
     machine,
     with_reusable_ancestor,
 )
+from machine_parts import BEFORE_6_16, SINCE_6_0
 
 from rmaplab.check.state import graph
-from rmaplab.series import SERIES
 
 
 def failing_fork(kernel, process, k):
@@ -87,7 +87,7 @@ def fork_failing_at(series, n, k):
 
 MATRIX = [
     (series, n, k)
-    for series in SERIES
+    for series in SINCE_6_0
     for n in LENGTHS
     for k in range(1, n + 3)
     if k <= n or series not in LEAKS  # what it leaks is among the known bugs
@@ -136,7 +136,7 @@ def test_a_reusing_fork_that_fails_gives_the_ancestor_back(series, n):
     assert kernel.slab.count == allocations
 
 
-@pytest.mark.parametrize("series", [name for name in SERIES if name not in LEAKS])
+@pytest.mark.parametrize("series", [name for name in SINCE_6_0 if name not in LEAKS])
 @every_length
 def test_a_fork_that_fails_at_its_second_vma_tears_the_first_down(series, n):
     for k in range(1, n + 3):
@@ -169,7 +169,7 @@ def test_before_patch_2_a_half_built_vma_is_unlinked_and_since_then_none_is(seri
 
             kernel.unlink_anon_vmas = watch
             failing_fork(kernel, process, k)
-        if name in ("v6.12", "v6.18"):  # their clone, too, clears the pointer and unlinks what it has
+        if name in (*BEFORE_6_16, "v6.18"):  # their clone, too, clears the pointer and unlinks what it has
             expected = expected | set(range(2, n + 1))
         assert half_built == expected
 

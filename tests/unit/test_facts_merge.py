@@ -5,12 +5,11 @@ The names and comments say which short cut of a plausible but wrong model a test
 """
 
 import pytest
-from machine_parts import BASE, Delta, chain, counters, vma, written
+from machine_parts import BASE, BEFORE_6_16, SINCE_6_0, Delta, chain, counters, vma, written
 
 from rmaplab.kernel.flags import PAGE_SIZE, VM_ACCOUNT, flags_name, prot_flags
-from rmaplab.series import SERIES
 
-SINCE_6_16 = [name for name in SERIES if name != "v6.12"]
+SINCE_6_16 = [name for name in SINCE_6_0 if name not in BEFORE_6_16]
 
 
 # --- sharing with neighbours -----------------------------------------------------------------------------
@@ -107,7 +106,7 @@ def count_after_rw(process, area):
 
 def test_up_to_6_15_a_faulted_vma_is_not_merged_into_an_unfaulted_one_by_accident(kernel, parent, series):
     area = unfaulted_below_faulted(parent)
-    assert count_after_rw(parent, area) == ((2, 2) if series == "v6.12" else (2, 1))
+    assert count_after_rw(parent, area) == ((2, 2) if series in BEFORE_6_16 else (2, 1))
 
 
 def test_an_unfaulted_vma_is_merged_into_a_faulted_one_in_every_release(kernel, parent):
@@ -125,7 +124,7 @@ def test_having_forked_does_not_keep_the_parent_from_merging(kernel, parent, ser
     # A test of the anon_vma's children instead of the VMA's chain would refuse.
     area = layout(parent)
     parent.fork()
-    refused = series == "v6.12" and layout is unfaulted_below_faulted
+    refused = series in BEFORE_6_16 and layout is unfaulted_below_faulted
     assert count_after_rw(parent, area) == ((2, 2) if refused else (2, 1))
 
 

@@ -5,10 +5,9 @@ The names and comments say which short cut of a plausible but wrong model a test
 """
 
 import pytest
-from machine_parts import Delta, chain, counters, descendants, folio, vma, written
+from machine_parts import SINCE_6_0, Delta, chain, counters, descendants, folio, vma, written
 
 from rmaplab.check.state import graph
-from rmaplab.series import SERIES
 
 # --- split -----------------------------------------------------------------------------------------------
 
@@ -134,7 +133,7 @@ def test_exit_in_any_order_leaves_nothing(kernel, parent):
     assert kernel.slab.bytes == 0
 
 
-@pytest.mark.parametrize("series", [name for name in SERIES if name != "v6.18+v2"])  # it leaks here
+@pytest.mark.parametrize("series", [name for name in SINCE_6_0 if name != "v6.18+v2"])  # it leaks here
 def test_counts_left_in_a_freed_anon_vma_do_not_reach_the_next_one(kernel, parent):
     # Before patch 2 a fork that fails at its last allocation frees an anon_vma that counts an owner already.
     written(parent)

@@ -15,7 +15,7 @@ from rmaplab.series import DEFAULT, SERIES, changed_functions, find
 
 HISTORIES = 12
 SAME_CLONE_ORDER = ("v6.18", "v6.18+1", "v6.18+2", "v6.18+3", "v6.18+4", "v6.18+5", "v6.18+6", "v6.18+7")
-MIRRORED = ("v6.18+8", "v6.18+9", "v6.18+v2", "v7.0")
+MIRRORED = ("v6.18+8", "v6.18+9", "v6.18+v2", "v7.0", "v7.3")
 REUSED = "anon_vma reused by fork"
 
 
@@ -25,7 +25,45 @@ REUSED = "anon_vma reused by fork"
 @pytest.mark.parametrize(
     ("series", "functions"),
     [
+        ("v2.6.32", []),
+        (
+            "v2.6.34",
+            [
+                "anon_vma_chain_free",
+                "anon_vma_clone",
+                "anon_vma_fork",
+                "anon_vma_insert",
+                "anon_vma_link",
+                "anon_vma_prepare",
+            ],
+        ),
+        (
+            "v3.19",
+            [
+                "add_active_vmas",
+                "add_children",
+                "anon_vma_alloc",
+                "anon_vma_chain_link",
+                "anon_vma_clone",
+                "anon_vma_link_child",
+                "anon_vma_lock_read",
+                "anon_vma_prepare",
+                "anon_vma_rwsem",
+                "anon_vma_unlock_read",
+                "copy",
+                "is_mergeable_anon_vma",
+                "put_anon_vma",
+                "rmap_walk_anon",
+                "unlink_anon_vmas",
+                "vma_complete",
+                "vma_prepare",
+            ],
+        ),
+        ("v4.0", ["cleanup_partial_anon_vmas"]),
+        ("v5.5", ["try_reuse_anon_vma"]),
+        ("v6.0", ["add_active_vmas", "add_children", "check_emptied_anon_vma", "try_reuse_anon_vma"]),
         ("v6.12", []),
+        ("v6.12.112", ["publish_anon_vma"]),
         ("v6.18", ["is_mergeable_anon_vma"]),
         ("v6.18+1", ["check_anon_vma_clone", "check_unlink_anon_vmas", "cleanup_partial_anon_vmas"]),
         ("v6.18+2", ["anon_vma_fork"]),
@@ -48,20 +86,22 @@ REUSED = "anon_vma reused by fork"
         ("v6.18+9", ["anon_vma_clone", "check_anon_vma_clone", "count_active_vma", "try_reuse_anon_vma"]),
         ("v6.18+v2", ["anon_vma_fork"]),
         ("v7.0", ["cleanup_partial_anon_vmas", "dup_mmap_failed", "swapin_sole_reference"]),
+        ("v7.3", ["publish_anon_vma"]),
     ],
 )
 def test_a_series_changes_these_functions_of_its_parent(series, functions):
     assert changed_functions(SERIES[series]) == functions
 
 
-def test_parents_form_one_chain_with_the_v2_posting_beside_it():
+def test_parents_form_one_chain_up_to_the_default_with_three_beside_it():
     line, name = [], DEFAULT
     while name is not None:
         line.append(name)
         name = SERIES[name].parent
-    assert line[::-1] == ["v6.12", "v6.18", *(f"v6.18+{patch}" for patch in range(1, 10)), "v7.0"]
-    assert set(SERIES) - set(line) == {"v6.18+v2"}
-    assert SERIES["v6.18+v2"].parent == "v6.18+9"
+    before = ["v2.6.32", "v2.6.34", "v3.19", "v4.0", "v5.5", "v6.0", "v6.12", "v6.18"]
+    assert line[::-1] == [*before, *(f"v6.18+{patch}" for patch in range(1, 10)), "v7.0"]
+    beside = {name: SERIES[name].parent for name in SERIES if name not in line}
+    assert beside == {"v6.12.112": "v6.12", "v6.18+v2": "v6.18+9", "v7.3": "v7.0"}
 
 
 def test_the_register_lists_parents_before_children():

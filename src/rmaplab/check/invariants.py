@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import rmaplab.check.page_invariants  # noqa: F401 (registers those about pages)
-from rmaplab.check.registry import CHECKS, INVARIANTS, Invariant, InvariantViolation, holds, watched
+from rmaplab.check.registry import INVARIANTS, Invariant, InvariantViolation, checks_for, holds, watched
 from rmaplab.check.state import State
 from rmaplab.kernel.events import Report
 from rmaplab.kernel.flags import PAGE_SHIFT
@@ -33,14 +33,14 @@ _VMA = "mm/vma.c"
 
 def violations(kernel: Kernel) -> list[Report]:
     """Every invariant that does not hold now, and what was reported during the calls since the last time."""
-    found = kernel.events.take_reports()
+    series = type(kernel)
+    found = [report for report in kernel.events.take_reports() if INVARIANTS[report.id].holds_for(series)]
     if kernel.locks.held:
         found.append(Report("AV-029", f"still held: {kernel.locks.held}"))
         kernel.locks.forget()
     state = State(kernel)
-    for ident, check in CHECKS:
-        for detail in check(state):
-            found.append(Report(ident, detail))
+    for ident, check in checks_for(series):
+        found += [Report(ident, detail) for detail in check(state)]
     return found
 
 
@@ -137,7 +137,12 @@ def _overlap(state: State) -> Iterator[str]:
                 yield f"{vma} and {other} both have the page offset {other.vm_pgoff:#x}"
 
 
-@holds("AV-010", "an AVC's key in the tree is its VMA's present range", "mm/interval_tree.c")
+@holds(
+    "AV-010",
+    "an AVC's key in the tree is its VMA's present range",
+    "mm/interval_tree.c",
+    needs="has_interval_trees",
+)
 def _keys(state: State) -> Iterator[str]:
     for anon_vma in state.anon_vmas:
         for avc, key in anon_vma.rb_root.keys.items():
@@ -149,7 +154,7 @@ def _keys(state: State) -> Iterator[str]:
 # --- counters ------------------------------------------------------------------------------
 
 
-@holds("AV-011", "num_active_vmas is the number of VMAs whose anon_vma it is", _RMAP)
+@holds("AV-011", "num_active_vmas is the number of VMAs whose anon_vma it is", _RMAP, needs="counts_apart")
 def _active_count(state: State) -> Iterator[str]:
     for anon_vma in state.anon_vmas:
         users = len(state.active.get(anon_vma, ()))
@@ -157,7 +162,12 @@ def _active_count(state: State) -> Iterator[str]:
             yield f"{anon_vma}: num_active_vmas {anon_vma.num_active_vmas}, {users} VMAs"
 
 
-@holds("AV-012", "num_children is the number of linked anon_vmas whose parent it is, a root counting itself", _RMAP)
+@holds(
+    "AV-012",
+    "num_children is the number of linked anon_vmas whose parent it is, a root counting itself",
+    _RMAP,
+    needs="counts_apart",
+)
 def _child_count(state: State) -> Iterator[str]:
     for anon_vma in state.anon_vmas:
         children = state.children.get(anon_vma, 0)
@@ -171,13 +181,16 @@ def _child_count(state: State) -> Iterator[str]:
     _RMAP,
 )
 def _refcounts(state: State) -> Iterator[str]:
+    pins_roots = state.kernel.has_root_lock
     for anon_vma in state.anon_vmas:
-        expected = bool(anon_vma.rb_root.keys) + state.tree_size.get(anon_vma, 0) + state.pins.get(anon_vma, 0)
+        expected = bool(anon_vma.rb_root.keys) + state.pins.get(anon_vma, 0)
+        if pins_roots:
+            expected += state.tree_size.get(anon_vma, 0)
         if anon_vma.refcount != expected:
             yield f"{anon_vma}: refcount {anon_vma.refcount}, expected {expected}"
 
 
-@holds("AV-014", "an anon_vma without links has no children and no active VMAs", _RMAP)
+@holds("AV-014", "an anon_vma without links has no children and no active VMAs", _RMAP, needs="counts_apart")
 def _emptied(state: State) -> Iterator[str]:
     for anon_vma in state.anon_vmas:
         if not anon_vma.rb_root.keys and (anon_vma.num_children or anon_vma.num_active_vmas):
@@ -187,15 +200,15 @@ def _emptied(state: State) -> Iterator[str]:
 @holds("AV-015", "every live AVC is on a VMA's list, and every faulted VMA is counted once", _RMAP)
 def _sums(state: State) -> Iterator[str]:
     listed = sum(len(vma.anon_vma_chain) for vma in state.vmas)
-    if listed != len(state.avcs):
+    if listed != len(state.avcs) and state.kernel.has_chains:
         yield f"{len(state.avcs)} AVCs allocated, {listed} on lists"
     active = sum(anon_vma.num_active_vmas for anon_vma in state.anon_vmas)
     faulted = sum(vma.anon_vma is not None for vma in state.vmas)
-    if active != faulted:
+    if active != faulted and state.kernel.counts_apart:
         yield f"num_active_vmas add up to {active}, {faulted} VMAs are faulted"
 
 
-@holds("AV-016", "num_children add up to the number of linked anon_vmas", _RMAP)
+@holds("AV-016", "num_children add up to the number of linked anon_vmas", _RMAP, needs="counts_apart")
 def _sum_children(state: State) -> Iterator[str]:
     total = sum(anon_vma.num_children for anon_vma in state.anon_vmas)
     linked = sum(bool(anon_vma.rb_root.keys) for anon_vma in state.anon_vmas)
@@ -206,8 +219,22 @@ def _sum_children(state: State) -> Iterator[str]:
 @holds("AV-017", "no counter underflows", _RMAP)
 def _underflow(state: State) -> Iterator[str]:
     for anon_vma in state.anon_vmas:
-        if max(anon_vma.num_children, anon_vma.num_active_vmas) >> 63 or anon_vma.refcount < 0:
+        highest = max(anon_vma.num_children, anon_vma.num_active_vmas, anon_vma.degree)
+        if highest >> 63 or anon_vma.refcount < 0:
             yield f"{anon_vma}: a counter went below zero"
+
+
+@holds(
+    "AV-050",
+    "degree is the number of VMAs whose anon_vma it is and of linked anon_vmas whose parent it is",
+    _RMAP,
+    needs="counts_together",
+)
+def _degree(state: State) -> Iterator[str]:
+    for anon_vma in state.anon_vmas:
+        users, children = len(state.active.get(anon_vma, ())), state.children.get(anon_vma, 0)
+        if anon_vma.degree != users + children:
+            yield f"{anon_vma}: degree {anon_vma.degree}, {users} VMAs, {children} linked"
 
 
 # --- lifetime ------------------------------------------------------------------------------
@@ -243,11 +270,12 @@ watched("AV-023", "teardown zaps pages, then unlinks, then frees the VMA", "mm/m
 
 
 @holds(
-    "AV-024", "a chain is newest first, root last, on a series that copies chains in order (before patch 8)", _RMAP
+    "AV-024",
+    "a chain is newest first, root last, on a series that copies chains in order (before patch 8)",
+    _RMAP,
+    unless="mirrors_chains",
 )
 def _chain_order(state: State) -> Iterator[str]:
-    if state.kernel.mirrors_chains:
-        return
     for vma in state.vmas:
         idents = [avc.anon_vma.id for avc in vma.anon_vma_chain]
         if idents != sorted(idents, reverse=True):
@@ -271,7 +299,7 @@ watched(
     "fork links the child to the parent's anon_vmas, and to one of its own unless it reuses one of them",
     _RMAP,
 )
-watched("AV-035", "fork allocates an anon_vma if and only if no ancestor's is reusable", _RMAP)
+watched("AV-035", "fork allocates an anon_vma if and only if no ancestor's is reusable", _RMAP, needs="reuses")
 watched("AV-036", "a new anon_vma is a child of the parent VMA's anon_vma", _RMAP)
 watched("AV-037", "reading and walking change nothing in the reverse map", _RMAP)
 watched("AV-038", "locks nest in the order of mm/rmap.c", _RMAP)
@@ -284,7 +312,7 @@ def _nothing_left(state: State) -> Iterator[str]:
         yield f"{len(state.anon_vmas)} anon_vmas and {len(state.avcs)} AVCs left"
 
 
-@holds("AV-043", "all VMAs with one anon_vma are in one mm", _RMAP)
+@holds("AV-043", "all VMAs with one anon_vma are in one mm", _RMAP, needs="has_chains")
 def _one_mm(state: State) -> Iterator[str]:
     for anon_vma, vmas in state.active.items():
         if len({vma.vm_mm for vma in vmas}) > 1:

@@ -31,7 +31,15 @@ class Kernel(Fork):
     release: ClassVar[str] = "v7.0"
     summary: ClassVar[str] = "the nine patches, the fix of March 2026, and fork taking a failed copy down at once"
 
-    mirrors_chains: ClassVar[bool] = True  # a cloned chain is the mirror image of its source
+    # What invariants may count on; a series that had it otherwise says so.
+    mirrors_chains: ClassVar[bool] = True  # a cloned chain is the mirror image of its source (v7.0)
+    counts_apart: ClassVar[bool] = True  # num_children and num_active_vmas (v6.0)
+    counts_together: ClassVar[bool] = False  # one ``degree`` instead (v3.19 to v5.19)
+    reuses: ClassVar[bool] = True  # fork may adopt an ancestor's anon_vma (v3.19)
+    has_interval_trees: ClassVar[bool] = True  # not lists in order of insertion (v3.7)
+    spares_fork_children: ClassVar[bool] = True  # they do not merge with unfaulted ranges (v3.0)
+    has_root_lock: ClassVar[bool] = True  # one lock for a tree, whose root is pinned (v2.6.36)
+    has_chains: ClassVar[bool] = True  # a VMA has links to several anon_vmas (v2.6.34)
 
     def __init__(self) -> None:
         super().__init__()

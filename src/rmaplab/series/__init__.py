@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The history: every series as a class that overrides what it had otherwise.
 
-The newest, ``v7.0``, is the plain text of :mod:`rmaplab.kernel`.  A class
-derives from the next newer one; ``parent`` names the one it was built on.
+``v7.0`` is the plain text of :mod:`rmaplab.kernel`.  An older class derives
+from the next newer one; ``parent`` names the one it was built on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,14 @@ from pathlib import Path
 
 from rmaplab.errors import InputError, UsageError
 from rmaplab.kernel import Kernel
+from rmaplab.series.v2_6_32 import V2_6_32
+from rmaplab.series.v2_6_34 import V2_6_34
+from rmaplab.series.v3_19 import V3_19
+from rmaplab.series.v4_0 import V4_0
+from rmaplab.series.v5_5 import V5_5
+from rmaplab.series.v6_0 import V6_0
 from rmaplab.series.v6_12 import V6_12
+from rmaplab.series.v6_12_112 import V6_12_112
 from rmaplab.series.v6_18 import V6_18
 from rmaplab.series.v6_18_1 import V6_18_1
 from rmaplab.series.v6_18_3 import V6_18_2, V6_18_3
@@ -23,11 +30,19 @@ from rmaplab.series.v6_18_7 import V6_18_5, V6_18_6, V6_18_7
 from rmaplab.series.v6_18_8 import V6_18_8
 from rmaplab.series.v6_18_9 import V6_18_9
 from rmaplab.series.v6_18_v2 import V6_18_V2
+from rmaplab.series.v7_3 import V7_3
 
 __all__ = ["DEFAULT", "SERIES", "changed_functions", "find", "is_foreign"]
 
 _OLDEST_FIRST: tuple[type[Kernel], ...] = (
+    V2_6_32,
+    V2_6_34,
+    V3_19,
+    V4_0,
+    V5_5,
+    V6_0,
     V6_12,
+    V6_12_112,
     V6_18,
     V6_18_1,
     V6_18_2,
@@ -40,6 +55,7 @@ _OLDEST_FIRST: tuple[type[Kernel], ...] = (
     V6_18_9,
     V6_18_V2,
     Kernel,
+    V7_3,
 )
 SERIES: dict[str, type[Kernel]] = {series.name: series for series in _OLDEST_FIRST}
 DEFAULT = Kernel.name
@@ -97,5 +113,5 @@ def changed_functions(series: type[Kernel]) -> list[str]:
         return []
     parent = SERIES[series.parent]
     names = {name for name in (*dir(series), *dir(parent)) if not name.startswith("__")}
-    data = {"name", "parent", "commits", "release", "summary", "mirrors_chains"}
-    return sorted(name for name in names - data if getattr(series, name, None) is not getattr(parent, name, None))
+    functions = (name for name in names if callable(getattr(series, name, None) or getattr(parent, name)))
+    return sorted(name for name in functions if getattr(series, name, None) is not getattr(parent, name, None))

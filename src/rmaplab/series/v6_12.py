@@ -22,14 +22,14 @@ class V6_12(V6_18):  # noqa: N801
     """
 
     name = "v6.12"
-    parent: ClassVar[str | None] = None
+    parent: ClassVar[str | None] = "v6.0"
     commits: ClassVar[tuple[str, ...]] = ()
     release = "v6.12"
     summary = "merge rule of v6.15 and before"
 
     def is_mergeable_anon_vma(self, vmg: VmaMerge, target: Vma) -> bool:
         """Equal anon_vmas, or one side unfaulted and the absorbing VMA's chain singular."""
-        src = vmg.middle.anon_vma if vmg.middle is not None else None
+        src = vmg.anon_vma
         if (target.anon_vma is None or src is None) and len(target.anon_vma_chain) == 1:
             return True
         return target.anon_vma is src

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""v6.0: two counters in the place of one."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rmaplab.series.v6_12 import V6_12
+
+__all__ = ["V6_0"]
+
+
+class V6_0(V6_12):  # noqa: N801
+    """2555283eb40d: an anon_vma counts VMAs and children apart, and is reused without any of the former.
+
+    v6.12 has another home for VMAs and another shape of the merge; links and
+    counters are the same.
+    """
+
+    name = "v6.0"
+    parent: ClassVar[str | None] = "v5.5"
+    commits: ClassVar[tuple[str, ...]] = ("2555283eb40d",)
+    release = "v6.0"
+    summary = "num_children and num_active_vmas instead of degree: no double reuse"
