@@ -5,6 +5,7 @@ import io
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args
 
 import pytest
 from scenario_texts import EVERYTHING
@@ -12,6 +13,8 @@ from scenario_texts import EVERYTHING
 from rmaplab import scenario
 from rmaplab.errors import InputError
 from rmaplab.scenario import (
+    Brk,
+    Exec,
     Exit,
     ExpectCount,
     ExpectInvariants,
@@ -20,13 +23,29 @@ from rmaplab.scenario import (
     ExpectViolates,
     Fail,
     Fork,
+    Ksm,
+    Ksmd,
+    Madvise,
+    Migrate,
+    Mlock,
     Mmap,
     Mprotect,
+    Mremap,
+    Munlock,
     Munmap,
     Pages,
+    Par,
+    Pin,
     Read,
     Scenario,
     Snapshot,
+    SplitFolio,
+    StackGrow,
+    Statement,
+    Swapin,
+    Swapout,
+    UffdMove,
+    Unpin,
     Walk,
     Write,
     format_scenario,
@@ -51,16 +70,55 @@ def test_every_statement():
         Munmap("P1", Pages("A", 1, 2)),
         Mprotect("P1", Pages("A", 0, 1), "none"),
         Walk("P0", Pages("A", 0, 0)),
+        Walk("P0", Pages("A", 0, 0), by="offset"),
         Snapshot("before"),
         Exit("P1"),
         Fail(2),
         Fork("P0", "P1"),
         ExpectResult("P0", "fork", "ENOMEM"),
+        Fail(1, kind="tree"),
+        Mremap("P0", Pages("A", 1, 2), "C"),
+        Mremap("P0", Pages("C", 0, 1), "D", pages=4, at=0x7F0000100000, dontunmap=True),
+        Mremap("P0", Pages("D", 0, 3), "C", fixed=Pages("A", 0, 0)),
+        Mremap("P0", Pages("C", 0, 3), "C", pages=1),
+        Madvise("P0", Pages("A", 0, 3), "guard-install"),
+        Mlock("P0", Pages("A", 0, 3)),
+        Munlock("P0", Pages("A", 0, 0)),
+        Brk("P0", 2),
+        Brk("P0", -1),
+        Write("P0", Pages("heap", 0, 0)),
+        StackGrow("P0", 2),
+        Read("P0", Pages("stack", 2, 2)),
+        Swapout("P0", Pages("A", 0, 0), cached=True),
+        Swapout("P0", Pages("A", 1, 1)),
+        Swapin("P0", Pages("A", 0, 1)),
+        Pin("P0", Pages("A", 0, 0)),
+        Pin("P0", Pages("A", 1, 1), write=False),
+        Unpin("P0", Pages("A", 0, 1)),
+        Migrate("P0", Pages("A", 0, 0)),
+        UffdMove("P0", Pages("A", 0, 0), Pages("B", 0, 0)),
+        Ksm("P0", Pages("A", 0, 1), "zeros"),
+        Ksmd(),
+        SplitFolio("P0", Pages("A", 0, 0)),
+        ExpectResult("P0", "split-folio", "ok"),
+        Par(
+            (
+                (Write("P0", Pages("A", 0, 0)), Read("P0", Pages("A", 0, 0))),
+                (Munmap("P0", Pages("A", 0, 3)),),
+                (Mmap("P0", "E", 1, shared=True),),
+            )
+        ),
+        Read("P0", Pages("E", 0, 0)),
+        Exec("P0"),
+        Read("P0", Pages("stack", 32, 32)),
         ExpectCount("anon_vmas", 3),
+        ExpectCount("swap_slots", 0),
         ExpectProcessCount("P1", "vmas", 2),
         ExpectInvariants(),
         ExpectViolates("AV-007"),
     )
+    kinds = {type(statement) for statement in parse(EVERYTHING).statements}
+    assert kinds == set(get_args(Statement)), "the list above has every statement"
 
 
 def test_lines_and_text_are_kept():
@@ -104,6 +162,18 @@ def test_accepted_spellings(data):
         "P0 mmap A 1\nfail 1\nwalk P0 A\nsnapshot s\nexpect vmas 1\nP0 write A",
         "P0 mmap A 1\nwalk P0 A",
         "P0 exit # \x00\x1b",  # anything may stand in a comment
+        "P0 mmap A 1\nfail 1\nksmd\nP0 write A",  # ksmd is no call
+        "P0 brk +2\nP0 write heap[1]\nP0 brk -2\nP0 brk +1\nP0 write heap",
+        "P0 brk + 0x2\nP0 write heap[1]",
+        "P0 mmap heap 8\nP0 brk +1\nP0 brk -1",  # the heap is what brk made
+        "P0 brk +2\nP0 fork P1\nP1 brk -2\nP0 write heap[1]",
+        "P0 mmap stack 9\nP0 stack-grow 1\nP0 write stack[1]",
+        "P0 exec\nP0 stack-grow 1\nP0 write stack[33]",
+        "P0 exec\nP0 fork P1\nP1 stack-grow 1\nP1 write stack[33]\nP0 write stack[32]",
+        "P0 mmap A 2\nP0 mremap A B pages=5\nP0 write B[4]\nP0 write A[1]",  # as after munmap
+        "P0 mmap A 2\nP0 mremap A A pages=5\nP0 write A[4]",
+        "P0 mmap A 2\nP0 fork exec\nexec exec\nexec fork ksm\nksm exit",
+        "P0 mmap A 1\nP0 uffd-move A A",  # EINVAL is the run's to print
     ],
 )
 def test_valid(text):

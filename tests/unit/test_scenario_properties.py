@@ -5,121 +5,17 @@ Valid scenarios are drawn with a book of their own, apart from the parser's.
 """
 
 import re
-from typing import TYPE_CHECKING
+from typing import get_args
 
-from hypothesis import assume, given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scenario_drawing import scenarios
 from scenario_texts import EVERYTHING
 
 from rmaplab.errors import InputError
-from rmaplab.scenario import (
-    CALL_NAMES,
-    COUNTS,
-    PROCESS_COUNTS,
-    PROTECTIONS,
-    Exit,
-    ExpectCount,
-    ExpectInvariants,
-    ExpectProcessCount,
-    ExpectResult,
-    ExpectViolates,
-    Fail,
-    Fork,
-    Mmap,
-    Mprotect,
-    Munmap,
-    Pages,
-    Read,
-    Scenario,
-    Snapshot,
-    Walk,
-    Write,
-    format_scenario,
-    parse,
-)
-
-if TYPE_CHECKING:
-    from rmaplab import scenario
+from rmaplab.scenario import Statement, format_scenario, parse
 
 PLACED = re.compile(r"f\.rmap:([0-9]+):([0-9]+): ")
-NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,5}", fullmatch=True)
-RESERVED = {*COUNTS, "expect", "fail", "invariants", "par", "snapshot", "violates", "walk"}
-
-
-@st.composite
-def scenarios(draw):
-    areas: dict[str, dict[str, int]] = {"P0": {}}
-    exited: set[str] = set()
-    called: list[tuple[str, str]] = []
-    snapshots: set[str] = set()
-    statements: list[scenario.Statement] = []
-    armed = False
-    for _ in range(draw(st.integers(1, 25))):
-        process = draw(st.sampled_from(sorted(areas)))
-        kinds = [Mmap, Mmap, Fork, Exit, Snapshot, ExpectCount, ExpectInvariants, ExpectViolates, ExpectProcessCount]
-        kinds += [] if armed else [Fail]
-        kinds += [Read, Write, Munmap, Mprotect, Walk] * 2 if areas[process] else []
-        kinds += [ExpectResult] if called else []
-        kind = draw(st.sampled_from(kinds))
-        if areas[process]:
-            area = draw(st.sampled_from(sorted(areas[process])))
-            first = draw(st.integers(0, areas[process][area] - 1))
-            last = first if kind is Walk else draw(st.integers(first, areas[process][area] - 1))
-            pages = Pages(area, first, last)
-        if kind is Mmap:
-            statement = Mmap(
-                process,
-                draw(NAMES),
-                draw(st.integers(1, 2**35)),
-                draw(st.none() | st.integers(0, 2**35 - 1).map(lambda page: page << 12)),
-                draw(st.sampled_from(PROTECTIONS)),
-                draw(st.none() | NAMES),
-                draw(st.booleans()),
-            )
-            areas[process][statement.area] = statement.pages
-        elif kind is Fork:
-            child = draw(NAMES)
-            if child in RESERVED or (child in areas and child not in exited):
-                continue
-            statement = Fork(process, child)
-            areas[child] = dict(areas[process])
-            exited.discard(child)
-        elif kind is Exit:
-            statement = Exit(process)
-            exited.add(process)
-        elif kind is Mprotect:
-            statement = Mprotect(process, pages, draw(st.sampled_from(PROTECTIONS)))
-        elif kind in (Read, Write, Munmap, Walk):
-            statement = kind(process, pages)
-        elif kind is Fail:
-            statement = Fail(draw(st.integers(1, 10**6)), draw(st.booleans()))
-            armed = True
-        elif kind is Snapshot:
-            name = draw(NAMES)
-            if name in snapshots:
-                continue
-            snapshots.add(name)
-            statement = Snapshot(name)
-        elif kind is ExpectCount:
-            statement = ExpectCount(draw(st.sampled_from(COUNTS)), draw(st.integers(0, 2**63 - 1)))
-        elif kind is ExpectProcessCount:
-            statement = ExpectProcessCount(process, draw(st.sampled_from(PROCESS_COUNTS)), draw(st.integers(0, 99)))
-        elif kind is ExpectResult:
-            statement = ExpectResult(
-                *draw(st.sampled_from(called)), draw(st.sampled_from(["ok", "ENOMEM", "EFAULT"]))
-            )
-        elif kind is ExpectViolates:
-            statement = ExpectViolates(draw(st.from_regex(r"[A-Z]{1,3}-[0-9]{3}", fullmatch=True)))
-        else:
-            statement = ExpectInvariants()
-        if kind.__name__.lower() in CALL_NAMES:
-            called.append((process, kind.__name__.lower()))
-            armed = False
-        statements.append(statement)
-    if armed:
-        statements.append(Exit("P0"))
-    assume(statements)
-    return Scenario(tuple(statements))
 
 
 @given(scenarios())
@@ -152,7 +48,10 @@ def test_any_input_parses_or_says_where(data):
     parses_or_says_where(data)
 
 
-@given(st.lists(st.sampled_from([*EVERYTHING.split(" "), "\n", " ", "P0", "A", "[", "..", "=", "fail", "\r"])))
+WORDS = [*EVERYTHING.split(), "\n", " ", "[", "..", "]", "=", "{", "}", ";", "||", "+", "-", "#", "\r"]
+
+
+@given(st.lists(st.sampled_from(WORDS)))
 def test_any_words_parse_or_say_where(words):
     parses_or_says_where(" ".join(words))
 
@@ -162,5 +61,24 @@ def test_mutated_scenarios_parse_or_say_where(made, data):
     text = format_scenario(made)
     start = data.draw(st.integers(0, len(text)))
     end = data.draw(st.integers(start, min(len(text), start + 8)))
-    put = data.draw(st.text(max_size=4) | st.sampled_from([" ", "\n", "0", "[", "]", "..", "=", "#", text]))
+    put = data.draw(
+        st.text(max_size=4) | st.sampled_from([" ", "\n", "0", "[", "]", "..", "=", "#", "{", "}", ";", "||", text])
+    )
     parses_or_says_where(text[:start] + put + text[end:])
+
+
+@given(st.lists(st.sampled_from(EVERYTHING.split("\n"))))
+def test_any_lines_parse_or_say_where(lines):
+    parses_or_says_where("\n".join(lines))
+
+
+def test_every_statement_is_drawn():
+    drawn = set()
+
+    @settings(derandomize=True, max_examples=200)
+    @given(scenarios())
+    def draw(made):
+        drawn.update(map(type, made.statements))
+
+    draw()
+    assert drawn == set(get_args(Statement))

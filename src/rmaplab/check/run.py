@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, assert_never
 
 from rmaplab.check.execute import NO_PLAN, Plan, execute
+from rmaplab.check.interleaving import interleave
 from rmaplab.check.monitor import monitored
 from rmaplab.notebook import HtmlTable
 from rmaplab.scenario import (
@@ -16,16 +17,18 @@ from rmaplab.scenario import (
     ExpectResult,
     ExpectViolates,
     Fail,
+    Ksmd,
+    Par,
     Snapshot,
     Walk,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from rmaplab.check.monitor import Monitor
     from rmaplab.kernel import Kernel
-    from rmaplab.kernel.events import Event
+    from rmaplab.kernel.events import Event, Report
     from rmaplab.scenario import Call, Expect, Scenario
     from rmaplab.snapshot import Snapshot as StateSnapshot
 
@@ -101,12 +104,14 @@ def run(
     for statement in scenario.statements:
         runner.line = statement.line
         match statement:
-            case Fail(n=n, nowait=nowait):
-                runner.plan = Plan(n, nowait)
+            case Fail(n=n, nowait=nowait, kind=kind):
+                runner.plan = Plan(n, nowait, kind)
             case Snapshot(name=name):
                 runner.result.snapshots[name] = kernel.snapshot(canonical=False)
             case ExpectCount() | ExpectProcessCount() | ExpectInvariants() | ExpectViolates() | ExpectResult():
                 runner.expect(statement)
+            case Par():
+                runner.par(statement)
             case _:
                 runner.call(statement)
     return runner.result
@@ -121,27 +126,40 @@ class _Runner:
         self.line = 0
         self.latest: dict[tuple[str, str], str] = {}
 
-    def call(self, statement: Call | Walk) -> None:
+    def call(self, statement: Call | Walk | Ksmd) -> None:
         """Make a call, under the failure plan if one was set before it."""
         result = self.result
         if result.crashed:
             return
-        plan = NO_PLAN if isinstance(statement, Walk) else self.plan
+        plan = NO_PLAN if isinstance(statement, Walk | Ksmd) else self.plan
         outcome = execute(result.kernel, statement, plan)
         if plan is self.plan:
             self.plan = NO_PLAN
-        self.latest[statement.process, type(statement).__name__.lower()] = outcome.errno or "ok"
-        known = {violation.id for violation in result.violations}
-        for ident, detail in outcome.violations:
-            if ident not in known:
-                known.add(ident)
-                result.violations.append(Violation(ident, statement.line, detail))
-            result.crashed |= ident == "AV-045"
+        if not isinstance(statement, Ksmd):
+            self.latest[statement.process, statement.call] = outcome.errno or "ok"
+        self.note(outcome.violations, statement.line)
+        result.crashed |= any(report.id == "AV-045" for report in outcome.violations)
         walk = None
         if outcome.visits is not None:
             names = {process.mm: name for name, process in reversed(result.kernel.processes.items())}
             walk = tuple((names.get(v.vma.vm_mm, "?"), v.address, v.maps) for v in outcome.visits)
         result.statements.append(StatementResult(statement.line, statement.text, outcome.errno, walk))
+
+    def par(self, statement: Par) -> None:
+        """Try every interleaving on copies, then go on from the left-to-right order."""
+        if self.result.crashed:
+            return
+        self.note(interleave(self.result.kernel, statement), statement.line)
+        for call in statement.calls:
+            self.call(call)
+
+    def note(self, reports: Iterable[Report], line: int) -> None:
+        """Keep the first violation of each invariant."""
+        known = {violation.id for violation in self.result.violations}
+        for ident, detail in reports:
+            if ident not in known:
+                known.add(ident)
+                self.result.violations.append(Violation(ident, line, detail))
 
     def expect(self, statement: Expect) -> None:
         """Judge an ``expect`` line against the state it stands in."""
@@ -173,6 +191,7 @@ class _Runner:
             "bytes": snapshot.slab.bytes,
             "folios": len(snapshot.folios),
             "processes": len(snapshot.processes),
+            "swap_slots": len(snapshot.swap),
             "vmas": sum(len(process.vmas) for process in snapshot.processes),
         }
 

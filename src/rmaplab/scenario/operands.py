@@ -3,11 +3,12 @@
 
 import re
 
+from rmaplab.scenario.base import Pages
+from rmaplab.scenario.calls import PROTECTIONS
 from rmaplab.scenario.scope import Scope
-from rmaplab.scenario.statements import PROTECTIONS, Pages
 from rmaplab.scenario.tokens import Line, quote
 
-__all__ = ["MAX_PAGES", "address", "invariant_id", "pages", "protection"]
+__all__ = ["MAX_PAGES", "address", "invariant_id", "one_page", "page_count", "pages", "protection"]
 
 MAX_PAGES = 1 << 35  # the whole user address space of x86-64 with four-level page tables
 PAGE_SIZE = 1 << 12
@@ -32,12 +33,26 @@ def pages(line: Line, scope: Scope, process: str) -> Pages:
     return Pages(area, first, last)
 
 
+def one_page(line: Line, scope: Scope, process: str, what: str) -> Pages:
+    """Read a range of one page; `what` begins the message about more, as in ``a walk starts from one page, not``."""
+    start = line.peek()
+    page = pages(line, scope, process)
+    if page.count != 1:
+        raise line.error(start, f"{what} {page.count}", f"expected `{page.area}[{page.first}]`")
+    return page
+
+
 def _page(line: Line, area: str, size: int) -> int:
     token = line.peek()
     if dashed := _DASHED.fullmatch(token.text):
         wrong = f"{quote(token.text)} is no range"
         raise line.error(token, wrong, f"expected `{area}[{dashed[1]}..{dashed[2]}]`")
     return line.integer(f"a page of {area}, which has {size} page{'s' * (size > 1)},", 0, size - 1)
+
+
+def page_count(line: Line) -> int:
+    """Read the length of an area, in pages."""
+    return line.integer("the number of pages", 1, MAX_PAGES)
 
 
 def protection(line: Line) -> str:

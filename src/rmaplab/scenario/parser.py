@@ -8,18 +8,19 @@ what a kernel would refuse is left to the run, which prints the errno.
 import errno
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from rmaplab.errors import InputError
-from rmaplab.scenario.operands import MAX_PAGES, address, invariant_id, pages, protection
+from rmaplab.scenario.call_parser import CALLS, STATEMENT_WORDS, parse_call
+from rmaplab.scenario.operands import invariant_id, one_page
+from rmaplab.scenario.par_parser import parse_par
 from rmaplab.scenario.scope import Scope
 from rmaplab.scenario.statements import (
     COUNTS,
+    FAIL_KINDS,
     PROCESS_COUNTS,
-    Call,
-    Exit,
+    WALK_ORDERS,
     Expect,
     ExpectCount,
     ExpectInvariants,
@@ -27,16 +28,11 @@ from rmaplab.scenario.statements import (
     ExpectResult,
     ExpectViolates,
     Fail,
-    Fork,
-    Mmap,
-    Mprotect,
-    Munmap,
-    Read,
+    Ksmd,
     Scenario,
     Snapshot,
     Statement,
     Walk,
-    Write,
 )
 from rmaplab.scenario.tokens import Line, complaint, decode, quote, suggest
 
@@ -46,103 +42,29 @@ MAX_BYTES = 16 << 20  # size of a scenario file
 MAX_FAIL = 10**6
 MAX_COUNT = (1 << 63) - 1
 
-_UNMODELLED = frozenset(
-    ("mremap", "madvise", "brk", "stack-grow", "exec", "swapout", "swapin", "pin", "unpin", "migrate", "par")
-)
 _ERRNOS = frozenset(errno.errorcode.values())
-
-
-_OPTIONS: dict[str, Callable[[Line], Any]] = {
-    "at": address,
-    "file": lambda line: line.identifier("a file name").text,
-    "prot": protection,
-    "shared": lambda line: True,
-}
-
-
-def _mmap(line: Line, scope: Scope, process: str) -> Mmap:
-    area = line.identifier("an area name").text
-    size = line.integer("the number of pages", 1, MAX_PAGES)
-    options: dict[str, Any] = {}
-    while line.peek().text:
-        name = _option_name(line, options)
-        options[name] = _OPTIONS[name](line)
-    scope.bind(line, process, area, size)
-    return Mmap(process, area, size, **options)
-
-
-def _option_name(line: Line, given: Collection[str]) -> str:
-    token = line.peek()
-    if token.text in given:
-        raise line.error(token, f"option `{token.text}` is given twice", "expected it once")
-    if token.text not in _OPTIONS:
-        choice = "an option (at=ADDRESS, file=NAME, prot=PROT, shared) or the end of the line"
-        raise line.unexpected(f"{choice} (one statement a line)", _OPTIONS)
-    line.take()
-    if token.text != "shared":
-        line.mark("=", f"and a value after `{token.text}`")
-    return token.text
-
-
-def _mprotect(line: Line, scope: Scope, process: str) -> Mprotect:
-    return Mprotect(process, pages(line, scope, process), protection(line))
-
-
-def _fork(line: Line, scope: Scope, process: str) -> Fork:
-    child = line.identifier("a name for the new process")
-    if child.text in _RESERVED:
-        wrong = f"{quote(child.text)} is a word of the language"
-        raise line.error(child, wrong, "expected another name for the process")
-    scope.fork(line, process, child)
-    return Fork(process, child.text)
-
-
-def _exit(line: Line, scope: Scope, process: str) -> Exit:
-    scope.exit(process)
-    return Exit(process)
-
-
-_CALLS: dict[str, Callable[[Line, Scope, str], Call]] = {
-    "exit": _exit,
-    "fork": _fork,
-    "mmap": _mmap,
-    "mprotect": _mprotect,
-    "munmap": lambda line, scope, process: Munmap(process, pages(line, scope, process)),
-    "read": lambda line, scope, process: Read(process, pages(line, scope, process)),
-    "write": lambda line, scope, process: Write(process, pages(line, scope, process)),
-}
-
-
-def _call(line: Line, scope: Scope) -> Call:
-    process = scope.process(line)
-    _refuse_unmodelled(line)
-    call = line.one_of(_CALLS, "a call")
-    statement = _CALLS[call](line, scope, process)
-    scope.called(process, call)
-    return statement
-
-
-def _refuse_unmodelled(line: Line) -> None:
-    token = line.peek()
-    if token.text in _UNMODELLED:
-        wrong = f"`{token.text}` is part of the language but not modelled yet in this version"
-        raise line.error(token, wrong, f"modelled: {', '.join(sorted((*_CALLS, *_STATEMENTS)))}")
 
 
 def _fail(line: Line, scope: Scope) -> Fail:
     scope.arm(line, line.take())
-    return Fail(line.integer("the number of the failing allocation", 1, MAX_FAIL), line.skip("nowait"))
+    n = line.integer("the number of the failing allocation", 1, MAX_FAIL)
+    word = line.optional(("nowait", *FAIL_KINDS), f"`nowait`, a kind of allocation ({', '.join(FAIL_KINDS)})")
+    return Fail(n, nowait=True) if word == "nowait" else Fail(n, kind=word or "rmap")
 
 
 def _walk(line: Line, scope: Scope) -> Walk:
     line.take()
     process = scope.process(line)
-    start = line.peek()
-    folio = pages(line, scope, process)
-    if folio.count != 1:
-        wrong = f"a walk starts from one page, not from {folio.count}"
-        raise line.error(start, wrong, f"expected `{folio.area}[{folio.first}]`")
-    return Walk(process, folio)
+    folio = one_page(line, scope, process, "a walk starts from one page, not from")
+    if not line.optional(("by",), f"`by=` with {', '.join(WALK_ORDERS)}"):
+        return Walk(process, folio)
+    line.mark("=", "and a value after `by`")
+    return Walk(process, folio, line.one_of(WALK_ORDERS, "what a walk goes by"))
+
+
+def _ksmd(line: Line, scope: Scope) -> Ksmd:
+    line.take()
+    return Ksmd()
 
 
 def _snapshot(line: Line, scope: Scope) -> Snapshot:
@@ -162,7 +84,7 @@ def _expect(line: Line, scope: Scope) -> Expect:
         return ExpectInvariants()
     if line.skip("violates"):
         return ExpectViolates(invariant_id(line))
-    if scope.is_process(what) or follower in _CALLS or follower in PROCESS_COUNTS:
+    if scope.is_process(what) or follower in CALLS or follower in PROCESS_COUNTS:
         return _expect_process(line, scope)
     known = (*COUNTS, "invariants", "violates")
     raise line.unexpected(f"one of {', '.join(known)} or a process name", (*known, *scope.process_names()))
@@ -171,7 +93,7 @@ def _expect(line: Line, scope: Scope) -> Expect:
 def _expect_process(line: Line, scope: Scope) -> ExpectProcessCount | ExpectResult:
     process = scope.process(line)
     token = line.peek()
-    what = line.one_of((*PROCESS_COUNTS, *_CALLS), "a count or a call")
+    what = line.one_of((*PROCESS_COUNTS, *CALLS), "a count or a call")
     if what in PROCESS_COUNTS:
         return ExpectProcessCount(process, what, line.integer("a count", 0, MAX_COUNT))
     if not scope.has_called(process, what):
@@ -186,20 +108,19 @@ def _expect_process(line: Line, scope: Scope) -> ExpectProcessCount | ExpectResu
 _STATEMENTS: dict[str, Callable[[Line, Scope], Statement]] = {
     "expect": _expect,
     "fail": _fail,
+    "ksmd": _ksmd,
+    "par": parse_par,
     "snapshot": _snapshot,
     "walk": _walk,
 }
-_RESERVED = frozenset((*_STATEMENTS, *COUNTS, "invariants", "par", "violates"))
 
 
 def _statement(line: Line, scope: Scope) -> Statement:
     word, follower = line.peek().text, line.peek(1).text
-    if not scope.is_process(word):
-        _refuse_unmodelled(line)
-    if word in _STATEMENTS:
+    if word in STATEMENT_WORDS:
         statement = _STATEMENTS[word](line, scope)
-    elif scope.is_process(word) or follower in _CALLS or follower in _UNMODELLED:
-        statement = _call(line, scope)
+    elif scope.is_process(word) or follower in CALLS:
+        statement = parse_call(line, scope)
     else:
         raise _no_statement(line, scope)
     line.finish()
@@ -208,11 +129,11 @@ def _statement(line: Line, scope: Scope) -> Statement:
 
 def _no_statement(line: Line, scope: Scope) -> InputError:
     token = line.peek()
-    known = (*scope.process_names(), *_STATEMENTS)
-    if token.text in _CALLS:
+    known = (*scope.process_names(), *STATEMENT_WORDS)
+    if token.text in CALLS:
         return line.error(token, f"no process named before `{token.text}`", f"expected `P0 {token.text} …`")
     wrong = f"{quote(token.text)} starts no statement{suggest(token.text, known)}"
-    return line.error(token, wrong, f"expected a process name or one of {', '.join(_STATEMENTS)}")
+    return line.error(token, wrong, f"expected a process name or one of {', '.join(STATEMENT_WORDS)}")
 
 
 def parse(text: str | bytes, name: str = "-") -> Scenario:

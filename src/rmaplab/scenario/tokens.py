@@ -16,12 +16,14 @@ from rmaplab.errors import InputError
 
 __all__ = ["Line", "Token", "complaint", "decode", "quote", "suggest"]
 
-_TOKEN = re.compile(r"[ \t]*([A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*|\.\.|[^ \t])")
+_TOKEN = re.compile(r"[ \t]*([A-Za-z0-9_]+(?:-[A-Za-z0-9_]+)*|\.\.|\|\||[^ \t])")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _NUMBER = re.compile(r"0[xX][0-9a-fA-F]+|[0-9]+")
 _LONGEST_NUMBER = 40  # characters; far beyond every limit, and cheap to convert
 _SHOWN = 40  # characters of a word shown in a message
 _CONTEXT = 72  # characters of a line shown under a message
+_WHOLE_LINE = ("",)  # what ends a statement: the end of the line,
+_BRANCHES = (";", "||", "}", "")  # or the marks between the calls of a `par`
 
 
 def _printable(text: str) -> str:
@@ -89,6 +91,26 @@ class Line:
         self._tokens = [Token(m[1], m.start(1) + 1) for m in _TOKEN.finditer(content)]
         self._end = Token("", len(content.rstrip(" \t")) + 1)
         self._next = 0
+        self._ends: tuple[str, ...] = _WHOLE_LINE
+
+    def between_braces(self, inside: bool) -> None:
+        """Let `;`, `||` and `}` end a statement while `inside` the braces of a `par`."""
+        self._ends = _BRANCHES if inside else _WHOLE_LINE
+
+    @property
+    def ended(self) -> bool:
+        """Whether the statement being read may end at the next token."""
+        return self.peek().text in self._ends
+
+    @property
+    def ending(self) -> str:
+        """What a message calls the end of the statement being read."""
+        return "the end of the line (one statement a line)" if self._ends == _WHOLE_LINE else "`;`, `||` or `}`"
+
+    def text_from(self, first: Token) -> str:
+        """Return the source from the token `first` to the last token read."""
+        last = self._tokens[self._next - 1]
+        return self.source[first.column - 1 : last.column - 1 + len(last.text)]
 
     def peek(self, ahead: int = 0) -> Token:
         """Return the token `ahead` of the reading position; past the end, an empty one."""
@@ -130,6 +152,15 @@ class Line:
             raise self.unexpected(f"{what}: {', '.join(known)}", known)
         return self.take().text
 
+    def optional(self, words: Iterable[str], what: str = "") -> str:
+        """Read one of `words`, or nothing where the statement ends; `what` tells of the words in a message."""
+        known = tuple(words)
+        if self.ended:
+            return ""
+        if self.peek().text not in known:
+            raise self.unexpected(f"{what or quote(known[0])} or {self.ending}", known)
+        return self.take().text
+
     def mark(self, text: str, what: str) -> None:
         """Read the mark `text`."""
         if not self.skip(text):
@@ -154,3 +185,8 @@ class Line:
         if self.peek().text:
             done = quote(self.source[: self.peek().column - 1].strip(" \t"))
             raise self.unexpected(f"the end of the line after {done} (one statement a line)")
+
+    def finish_call(self) -> None:
+        """Hold that a mark that separates calls, or the closing brace, follows what has been read."""
+        if not self.ended:
+            raise self.unexpected(f"{self.ending} after the call")
