@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Draws calls from a seed: random histories over every operation the model knows.
+
+What may be drawn depends on the state, the rest on the seed.  Each history
+uses a subset of the operations only, chosen by its seed: rare combinations of
+few operations come up far more often than if all were always mixed.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+from rmaplab.kernel.flags import PAGE_SIZE, VM_MERGEABLE, VM_WRITE
+from rmaplab.scenario.base import Pages
+from rmaplab.scenario.calls import (
+    Brk,
+    Call,
+    Exec,
+    Exit,
+    Fork,
+    Ksm,
+    Madvise,
+    Migrate,
+    Mlock,
+    Mmap,
+    Mprotect,
+    Mremap,
+    Munlock,
+    Munmap,
+    Pin,
+    Read,
+    SplitFolio,
+    StackGrow,
+    Swapin,
+    Swapout,
+    UffdMove,
+    Unpin,
+    Write,
+)
+from rmaplab.scenario.statements import Ksmd
+
+if TYPE_CHECKING:
+    from rmaplab.kernel import Kernel, Process
+
+__all__ = ["Drawn", "Generator"]
+
+Drawn = Call | Ksmd
+"""What a history is made of."""
+
+BASE = 0x10_0000_0000
+PAGES = 4  # of an area; areas touch, so that they can merge
+AREAS = "ABCD"
+PROTECTIONS = (*["rw"] * 8, *["r"] * 6, "rwx", "none")
+FLAG_ADVICES = ("dontfork", "dofork", "wipeonfork", "keeponfork", "dontdump", "dodump", "hugepage", "nohugepage")
+PROCESSES = 6  # alive at a time
+CONTENTS = ("zeros", "ones")
+
+# How often a kind of call is drawn, if the history uses it at all.
+CORE = {"mmap": 5, "write": 9, "mprotect": 6, "munmap": 3, "fork": 5, "exit": 3}
+EXTRA = {
+    "read": 2,
+    "mremap": 6,
+    "flags": 4,
+    "dontneed": 2,
+    "guard": 2,
+    "mlock": 1,
+    "brk": 3,
+    "stack-grow": 2,
+    "exec": 1,
+    "swap": 6,
+    "migrate": 3,
+    "pin": 3,
+    "ksm": 6,
+    "uffd-move": 3,
+    "split-folio": 2,
+}
+
+
+class Generator:
+    """The calls of one history."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        extra = self.random.sample(sorted(EXTRA), self.random.randint(0, 6))
+        self.weights = CORE | {kind: EXTRA[kind] for kind in extra}
+        self.fork_from = self.random.choice((0, 0, 10, 20))  # only what was not inherited merges freely
+        self.large = self.random.random() < 0.5
+        self.made = 0
+        self.drawn = 0
+
+    def configure(self, kernel: Kernel) -> None:
+        """Half of the histories run on a machine that gives folios of four pages to whoever asks for huge ones."""
+        if self.large:
+            kernel.anon_orders = (2,)
+
+    def call(self, kernel: Kernel) -> Drawn:
+        """The next call; some process is alive."""
+        self.drawn += 1
+        processes = list(kernel.processes.values())
+        process = self.random.choices(processes, range(1, len(processes) + 1))[0]  # rather a young one: deep trees
+        kind = self.random.choices(list(self.weights), list(self.weights.values()))[0]
+        if kind == "fork" and len(processes) < PROCESSES and self.drawn > self.fork_from:
+            self.made += 1
+            return Fork(process.name, f"P{self.made}")
+        if kind == "exit" and len(processes) > 1:
+            return Exit(process.name)
+        if kind == "brk":
+            return self.brk(process)
+        if kind in ("stack-grow", "exec"):
+            return StackGrow(process.name, self.random.randint(1, 2)) if kind == "stack-grow" else Exec(process.name)
+        if kind == "mmap" or not process.areas:
+            return self.mmap(process)
+        return self.on_pages(process, kind)
+
+    def on_pages(self, process: Process, kind: str) -> Drawn:
+        """A call on pages of one of the process's areas."""
+        name, pages, draw = process.name, self.pages(process), self.random.choice
+        match kind:
+            case "munmap":
+                return Munmap(name, pages)
+            case "mprotect":
+                return Mprotect(name, pages, draw(PROTECTIONS))
+            case "read":
+                return Read(name, pages)
+            case "mremap":
+                return self.mremap(process, pages)
+            case "flags":
+                return Madvise(name, pages, draw(FLAG_ADVICES))
+            case "dontneed":
+                return Madvise(name, pages, "dontneed")
+            case "guard":
+                return Madvise(name, pages, draw(("guard-install", "guard-remove")))
+            case "mlock":
+                return draw((Mlock, Munlock))(name, pages)
+            case "swap":
+                return (
+                    Swapin(name, pages) if draw((True, False)) else Swapout(name, pages, cached=draw((True, False)))
+                )
+            case "migrate":
+                return Migrate(name, pages)
+            case "pin":
+                return Unpin(name, pages) if draw((True, False)) else Pin(name, pages, write=draw((True, False)))
+            case "ksm":
+                return self.ksm(process, pages)
+            case "uffd-move":
+                return self.uffd_move(process, pages)
+            case "split-folio":
+                return SplitFolio(name, pages)
+        return Write(name, pages)
+
+    def mmap(self, process: Process) -> Mmap:
+        """Into one of the slots, over whatever is there."""
+        number = self.random.randrange(len(AREAS))
+        return Mmap(
+            process.name,
+            AREAS[number],
+            PAGES,
+            at=_slot(number),
+            prot=self.random.choice(PROTECTIONS),
+            file=self.random.choice((None, None, None, None, None, "f")),
+            shared=self.random.random() < 0.05,
+        )
+
+    def pages(self, process: Process) -> Pages:
+        """One page, or a part of an area, near its start if it is long; mostly where writing is allowed."""
+        for _ in range(4):
+            area = self.random.choice(sorted(process.areas))
+            size = min(process.areas[area].pages, 8)
+            first, last = sorted(self.random.choices(range(size), k=2))
+            vma = process.mm.lookup(process.areas[area].page(first))
+            if vma is not None and vma.vm_flags & VM_WRITE:
+                break
+        return Pages(area, first, last if self.random.random() < 0.6 else first)
+
+    def brk(self, process: Process) -> Brk:
+        """Rather more heap than less."""
+        heap = process.areas.get("heap")
+        room = 0 if heap is None else heap.pages
+        return Brk(process.name, -1 if room and self.random.random() < 0.3 else self.random.randint(1, 2))
+
+    def mremap(self, process: Process, pages: Pages) -> Mremap:
+        """Resize in place, or move: to a free place, to a slot beside other areas, leaving the source or not."""
+        count = pages.count
+        how = self.random.choice(("resize", "free", "slot", "slot", "dontunmap", "slot-dontunmap"))
+        if how == "resize":
+            return Mremap(process.name, pages, pages.area, pages=self.random.randint(1, PAGES + 2))
+        target = self.random.randrange(len(AREAS))
+        at = _slot(target) + self.random.randrange(PAGES) * PAGE_SIZE if how.startswith("slot") else None
+        size = None if how.endswith("dontunmap") else self.random.choice((None, None, count + 1))
+        return Mremap(process.name, pages, AREAS[target], at=at, pages=size, dontunmap=how.endswith("dontunmap"))
+
+    def ksm(self, process: Process, pages: Pages) -> Drawn:
+        """Mostly merge what may be merged; else allow or forbid it, or let ksmd scan."""
+        vma = process.mm.lookup(process.areas[pages.area].page(pages.first))
+        if vma is None or not vma.vm_flags & VM_MERGEABLE:
+            return Madvise(process.name, pages, "mergeable")
+        what = self.random.choices(("merge", "unmergeable", "scan"), (6, 1, 2))[0]
+        if what == "merge":
+            return Ksm(process.name, pages, self.random.choice(CONTENTS))
+        return Ksmd() if what == "scan" else Madvise(process.name, pages, "unmergeable")
+
+    def uffd_move(self, process: Process, pages: Pages) -> UffdMove:
+        """To pages that nothing is mapped at, if there are any."""
+        areas = sorted(process.areas)
+        table = process.mm.page_table
+        for area in self.random.sample(areas, len(areas)):
+            target = process.areas[area]
+            free = [page for page in range(min(target.pages, 8)) if table.get(target.page(page)) is None]
+            if free:
+                page = self.random.choice(free)
+                return UffdMove(process.name, Pages(pages.area, pages.first, pages.first), Pages(area, page, page))
+        return UffdMove(process.name, pages, pages)
+
+    def ending(self, kernel: Kernel) -> list[Drawn]:
+        """The calls after which nothing is left: every process exits, and ksmd lets go."""
+        return [*(Exit(name) for name in kernel.processes), Ksmd()]
+
+
+def _slot(number: int) -> int:
+    return BASE + number * PAGES * PAGE_SIZE
