@@ -212,7 +212,8 @@ def test_a_walk_takes_the_folio_lock_outside_the_roots_lock_for_reading(kernel, 
     assert [(event.verb, event.detail) for event in events] == [
         ("lock", "folio_lock write"),
         ("lock", "anon_vma read"),
+        ("visit", f"{area.start:#x} maps {folio(child, area)}"),
         ("unlock", "anon_vma"),
         ("unlock", "folio_lock"),
     ]
-    assert [event.object for event in events[1:3]] == [str(root)] * 2
+    assert [event.object for event in events[1:4]] == [str(root), str(vma(child)), str(root)]
