@@ -14,9 +14,9 @@ reports = registering(MUTANTS)
 
 @reports("AV-030", "AV-042", on="P0 mmap A 1\nP0 write A\nP0 fork P1\nP1 write A")
 class TakesASharedPageForItsOwn(Kernel):
-    def wp_can_reuse_anon_folio(self, folio, vma):
+    def wp_can_reuse_anon_folio(self, folio, vma, page):
         folio.mapcount -= 1
-        reused = super().wp_can_reuse_anon_folio(folio, vma)
+        reused = super().wp_can_reuse_anon_folio(folio, vma, page)
         folio.mapcount += 1
         return reused
 
@@ -140,9 +140,9 @@ class ForgetsTheAvcThatReuseMadeSuperfluous(Kernel):
 
 @reports("AV-037", on=ALONE)
 class ReadFaultsTakeAnAnonVma(Kernel):
-    def handle_pte_fault(self, vma, address, write):
+    def handle_pte_fault(self, vma, address, write, *, unshare=False):
         self.anon_vma_prepare(vma)
-        return super().handle_pte_fault(vma, address, write)
+        return super().handle_pte_fault(vma, address, write, unshare=unshare)
 
 
 @reports("AV-037", "AV-013", on="P0 mmap A 1\nP0 write A\nwalk P0 A[0]")
@@ -163,9 +163,9 @@ class LocksThePageTableFirst(Kernel):
 
 @reports("AV-039", on=ALONE)
 class FaultsWithoutTheMmapLock(Kernel):
-    def handle_mm_fault(self, mm, address, write, *, force=False):
+    def handle_mm_fault(self, mm, address, write, *, force=False, unshare=False):
         vma = mm.lookup(address)
-        return self.handle_pte_fault(vma, address, write)
+        return self.handle_pte_fault(vma, address, write, unshare=unshare)
 
 
 @reports("AV-039", on=PAIR)
