@@ -5,7 +5,7 @@ import errno
 
 import pytest
 from allocation_events import Recorder
-from machine_parts import BASE, SINCE_6_0, Delta, chain, counters, descendants, folio, vma, written
+from machine_parts import BASE, Delta, chain, counters, descendants, folio, vma, written
 
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_ACCOUNT, VM_LOCKED
 from rmaplab.kernel.objects import ZERO_PAGE, SwapSlot
