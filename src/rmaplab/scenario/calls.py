@@ -171,7 +171,7 @@ class Brk(Caller):
 
 @dataclass(frozen=True, slots=True)
 class StackGrow(Caller):
-    """``P0 stack-grow 1``: touch the stack `pages` below its start, making one first if there is none."""
+    """``P0 stack-grow 1``: let the stack grow downwards by `pages`, from a first page if there is none."""
 
     call: ClassVar[str] = "stack-grow"
 
