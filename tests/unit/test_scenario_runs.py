@@ -4,6 +4,8 @@
 import pytest
 
 from rmaplab.check.execute import Plan, execute
+from rmaplab.check.explore import explore
+from rmaplab.check.histories import Bounds
 from rmaplab.check.monitor import Monitor, monitored
 from rmaplab.check.run import run
 from rmaplab.kernel import Area, Kernel, Process
@@ -270,3 +272,13 @@ def test_execute_takes_statements_made_by_hand():
     kernel.spawn("P0")
     assert execute(kernel, Mmap("P0", "A", 1)).errno is None
     assert execute(kernel, Write("P9", Pages("A", 0, 0))).errno == "ESRCH"
+
+
+def test_the_explorer_starts_from_where_the_left_to_right_order_ends():
+    plain = "P0 mmap A 2\nP0 write A\nP0 fork P1\nP0 munmap A[1]"
+    beside = "P0 mmap A 2\nP0 write A\npar { P0 fork P1 || P0 munmap A[1] }"
+    failed = "P0 mmap A 2\nP0 write A\nP0 fork P1\nfail 1 vma\nP0 munmap A[1]"
+    bounds = Bounds(processes=3, areas=1, pages=2, calls=1, fail_alloc=0)
+    found = [explore("v7.0", bounds, parse(text)) for text in (plain, beside, failed)]
+    assert [exploration.verdict for exploration in found] == ["holds"] * 3
+    assert found[0].digest == found[1].digest != found[2].digest

@@ -14,7 +14,7 @@ from rmaplab.check.invariants import violations
 from rmaplab.check.monitor import HALF_BUILT, monitored
 from rmaplab.check.state import fingerprint
 from rmaplab.kernel.checkpoint import drop_state
-from rmaplab.scenario import Call, Fail, Fork, Scenario
+from rmaplab.scenario import Call, Fail, Fork, Ksmd, Par, Scenario
 from rmaplab.series import find
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Expander:
         self.name = self.series.name
         self.bounds = bounds
         self.only_fork_fails = only_fork_fails
-        kept = (statement for statement in start.statements if isinstance(statement, Call | Fail))
+        kept = (statement for statement in start.statements if isinstance(statement, Call | Fail | Ksmd | Par))
         self.start = Scenario(tuple(kept), start.name)
         self.start_violations: list[Report] = []
         self.start_mark = fingerprint(self.begin(judge=True))
@@ -75,13 +75,15 @@ class Expander:
         plan = NO_PLAN
         for statement in self.start.statements:
             if isinstance(statement, Fail):
-                plan = Plan(statement.n, statement.nowait)
-            elif isinstance(statement, Call):
-                outcome = execute(kernel, statement, plan, check=judge)
+                plan = Plan(statement.n, statement.nowait, statement.kind)
+                continue
+            for call in statement.calls if isinstance(statement, Par) else (statement,):
+                assert isinstance(call, Call | Ksmd)
+                outcome = execute(kernel, call, NO_PLAN if isinstance(call, Ksmd) else plan, check=judge)
                 if judge and outcome.violations:
                     self.start_violations += outcome.violations
-                    break
-                plan = NO_PLAN
+                    return kernel
+                plan = plan if isinstance(call, Ksmd) else NO_PLAN
         return kernel
 
     def expand(self, histories: list[History]) -> Expansion:
@@ -148,4 +150,5 @@ class Expander:
 
 
 def _names(scenario: Scenario) -> list[str]:
-    return [statement.child for statement in scenario.statements if isinstance(statement, Fork)]
+    calls = (s.calls if isinstance(s, Par) else (s,) for s in scenario.statements)
+    return [call.child for branch in calls for call in branch if isinstance(call, Fork)]
