@@ -228,6 +228,6 @@ def test_a_freed_root_is_noticed_before_its_lock_is_taken(kernel, mapped):
     root = page.mapping.root
     assert root is not page.mapping
     root.freed = True
-    with pytest.raises(KernelBug, match=f"is {root}, which is freed"):
+    with pytest.raises(KernelBug, match=f"is in {root}, which is freed"):
         kernel.folio_lock_anon_vma_read(page)
     root.freed = False

@@ -131,14 +131,15 @@ class RmapWalk(SwapFile):
         return True
 
     def anon_vma_lock_read(self, anon_vma: AnonVma) -> None:
-        """Lock the root for reading."""
-        if anon_vma.root.freed:
-            raise KernelBug(f"the root of {anon_vma} is {anon_vma.root}, which is freed")
-        self.locks.acquire(ANON_VMA_LOCK, anon_vma.root, READ)
+        """Lock the whole tree that this anon_vma belongs to, for reading."""
+        owner = self.anon_vma_rwsem(anon_vma)
+        if owner.freed:
+            raise KernelBug(f"the lock of {anon_vma} is in {owner}, which is freed")
+        self.locks.acquire(ANON_VMA_LOCK, owner, READ)
 
     def anon_vma_unlock_read(self, anon_vma: AnonVma) -> None:
         """Release what :meth:`anon_vma_lock_read` took."""
-        self.locks.release(ANON_VMA_LOCK, anon_vma.root)
+        self.locks.release(ANON_VMA_LOCK, self.anon_vma_rwsem(anon_vma))
 
     def rmap_walk_anon_lock(self, folio: Folio, rwc: RmapWalkControl) -> AnonVma | None:
         """The anon_vma to walk, its root locked; without ``anon_lock`` the caller keeps it alive by a reference."""
