@@ -255,6 +255,12 @@ class LeavesChildrenOutOfDegree(SERIES["v5.5"]):
         """Count VMAs alone."""
 
 
+@reports("AV-051", on=PAIR)
+class SplitsNothing(Kernel):
+    def split_vma(self, vma, address, new_below):
+        return 0
+
+
 @reports("AV-026", on=ALONE)
 class LocksForReading(Kernel):
     def anon_vma_lock_write(self, anon_vma):

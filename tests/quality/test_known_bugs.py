@@ -7,7 +7,6 @@ eight-patch posting).
 """
 
 from dataclasses import replace
-from importlib.resources import files
 
 import pytest
 from explored import BOUNDS, every_series_explored, violated
@@ -17,7 +16,7 @@ from rmaplab.check.invariants import INVARIANTS
 from rmaplab.check.monitor import HALF_BUILT
 from rmaplab.check.run import run
 from rmaplab.errors import InputError
-from rmaplab.scenario import Fail, format_statement, load, parse
+from rmaplab.scenario import Fail, format_statement, parse
 from rmaplab.series import SERIES, find
 
 PATCHED = [f"v6.18+{patch}" for patch in range(1, 10)]
@@ -216,16 +215,3 @@ def test_a_found_scenario_is_in_canonical_form_and_its_counts_are_right(explored
 def test_every_finding_names_a_known_invariant_and_stands_under_its_id(explored):
     for result in explored.values():
         assert set(result.findings) <= set(INVARIANTS)
-
-
-@pytest.mark.parametrize(
-    "entry", [path.name for path in sorted(files("rmaplab").joinpath("data/zoo").iterdir(), key=str)]
-)
-def test_a_zoo_entry_shows_its_bug_where_it_says_and_none_in_7_0(entry):
-    path = files("rmaplab").joinpath("data/zoo", entry)
-    series = next(line.split()[-1] for line in path.read_text().splitlines() if line.startswith("# series:"))
-    scenario = load(str(path))
-    result = run(scenario, find(series))
-    assert result.ok
-    assert result.violations
-    assert run(scenario, find("v7.0")).violations == []

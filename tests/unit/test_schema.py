@@ -145,7 +145,7 @@ def test_run_says_what_the_contract_promises(document, write):
 def test_run_of_every_zoo_entry(document):
     for entry in document("list", "zoo")["items"]:
         found = document("run", entry["scenario"], "--series", entry["series"])
-        assert found["violations"]
+        assert bool(found["violations"]) == (entry["name"] != "Z09")  # a policy that breaks nothing
 
 
 def test_checks(document, write):
@@ -203,7 +203,9 @@ def test_lists(document, what):
 
 def test_list_of_series_says_what_the_contract_promises(document):
     items = {item["name"]: item for item in document("list", "series")["items"]}
-    assert {"v6.12", "v6.18", *(f"v6.18+{n}" for n in range(1, 10)), "v6.18+v2", "v7.0"} <= set(items)
+    older = ("v2.6.32", "v2.6.34", "v3.19", "v4.0", "v5.5", "v6.0", "v6.12", "v6.12.112", "v6.18")
+    newer = (*(f"v6.18+{n}" for n in range(1, 10)), "v6.18+v2", "v7.0", "v7.3")
+    assert {*older, *newer, "zoo/Z01", "zoo/Z23"} <= set(items)
     assert items["v7.0"]["parent"] == "v6.18+9"
     assert items["v6.18+2"]["differs_in"]
     assert all("\n" not in item["summary"] for item in items.values())

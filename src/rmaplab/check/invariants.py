@@ -293,6 +293,7 @@ watched("AV-029", "no lock is held on return, and none released that is not held
 
 watched("AV-031", "a merge touches no page and no page-table entry", _VMA)
 watched("AV-032", "a merge joins no two different anon_vmas, and a fork child with nothing unfaulted", _VMA)
+watched("AV-051", "after a split that succeeds a VMA begins at the address", _VMA)
 watched("AV-033", "a call that runs out of memory leaves anon_vmas, AVCs and counters as they were", _RMAP)
 watched(
     "AV-034",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rmaplab.check.invariants import InvariantViolation, violations
 from rmaplab.check.state import graph
 from rmaplab.kernel import Kernel
+from rmaplab.kernel.events import KernelBug
 from rmaplab.kernel.flags import PAGE_SHIFT
 from rmaplab.kernel.pagetable import Pte
 from rmaplab.series import is_foreign
@@ -146,6 +147,12 @@ class Monitor(Kernel):
             self.reached["GFP_NOWAIT failed and the GFP_KERNEL retry served"] += 1
         return rc
 
+    def anon_vma_free(self, anon_vma: AnonVma) -> None:
+        """I18: the root, whose lock is looked at, is still there."""
+        if anon_vma.root.freed:
+            self.events.report("AV-019", f"{anon_vma} is freed after its root {anon_vma.root}")
+        super().anon_vma_free(anon_vma)
+
     def put_anon_vma(self, anon_vma: AnonVma) -> None:
         """I18: a reference cannot outlive the object."""
         if anon_vma.freed:
@@ -183,6 +190,9 @@ class Monitor(Kernel):
             self._unchanged(before, "split_vma")
         else:
             self.reached["VMA split"] += 1
+            above = vma.vm_mm.lookup(address)
+            if above is None or above.vm_start != address:
+                self.events.report("AV-051", f"nothing begins at {address:#x}, where {vma} was split")
         return rc
 
     def dup_anon_vma(self, dst: Vma, src: Vma) -> int:
@@ -215,6 +225,13 @@ class Monitor(Kernel):
         if _pages(vmg.mm, start, end) != before:
             self.events.report("AV-031", f"the merge of [{start:#x}, {end:#x}) touched a page")
         return merged
+
+    def vma_modify_flags(self, vma: Vma, start: int, end: int, flags: int) -> Vma | int:
+        """Whoever asked writes to the VMA that comes back."""
+        modified = super().vma_modify_flags(vma, start, end, flags)
+        if not isinstance(modified, int) and modified.freed:
+            raise KernelBug(f"{modified} is used after it was freed")
+        return modified
 
     def vma_prepare(self, *vmas: Vma) -> AnonVma | None:
         """Note where the VMAs that are about to change map offset 0."""

@@ -63,6 +63,7 @@ def graph(kernel: Kernel) -> dict[int, tuple[int, ...]]:
             av.refcount,
             av.num_children,
             av.num_active_vmas,
+            av.degree,
             *(avc.id for avc in av.rb_root.keys),
         )
         for ident, av in kernel.live_anon_vmas.items()

@@ -7,7 +7,7 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.invariants import INVARIANTS
-from rmaplab.series import SERIES, changed_functions
+from rmaplab.series import SERIES, ZOO, changed_functions
 from rmaplab.workload.trace import TraceReader
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def _series() -> list[Item]:
             "first_release": series.release,
             "differs_in": changed_functions(series),
         }
-        for series in SERIES.values()
+        for series in (*SERIES.values(), *ZOO.values())
     ]
 
 
@@ -41,6 +41,7 @@ def _invariants() -> list[Item]:
             "statement": invariant.statement,
             "source": invariant.source,
             "checked": "between calls" if invariant.check else "while a call runs",
+            "not_for": [name for name, series in SERIES.items() if not invariant.holds_for(series)],
         }
         for _, invariant in sorted(INVARIANTS.items())
     ]

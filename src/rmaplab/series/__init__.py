@@ -31,8 +31,9 @@ from rmaplab.series.v6_18_8 import V6_18_8
 from rmaplab.series.v6_18_9 import V6_18_9
 from rmaplab.series.v6_18_v2 import V6_18_V2
 from rmaplab.series.v7_3 import V7_3
+from rmaplab.series.zoo import ZOO
 
-__all__ = ["DEFAULT", "SERIES", "changed_functions", "find", "is_foreign"]
+__all__ = ["DEFAULT", "SERIES", "ZOO", "changed_functions", "find", "is_foreign"]
 
 _OLDEST_FIRST: tuple[type[Kernel], ...] = (
     V2_6_32,
@@ -62,16 +63,17 @@ DEFAULT = Kernel.name
 
 
 def find(name: str) -> type[Kernel]:
-    """The logic of a series by its name, or from a Python file that subclasses one.
+    """The logic of a series or of a zoo entry by its name, or from a Python file that subclasses one.
 
     Raises :class:`UsageError` for a name that does not exist and
     :class:`InputError` for a file that cannot be used.
     """
-    if name in SERIES:
-        return SERIES[name]
+    known = {**SERIES, **ZOO}
+    if name in known:
+        return known[name]
     if name.endswith(".py"):
         return _from_file(Path(name))
-    close = difflib.get_close_matches(name, SERIES, n=1)
+    close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "`rmaplab list series` shows them"
     raise UsageError(f"unknown series {name!r}; {hint}")
 
@@ -111,7 +113,7 @@ def changed_functions(series: type[Kernel]) -> list[str]:
     """Functions of the specification that differ from those of the series' parent, sorted."""
     if series.parent is None:
         return []
-    parent = SERIES[series.parent]
+    parent = find(series.parent)
     names = {name for name in (*dir(series), *dir(parent)) if not name.startswith("__")}
-    functions = (name for name in names if callable(getattr(series, name, None) or getattr(parent, name)))
-    return sorted(name for name in functions if getattr(series, name, None) is not getattr(parent, name, None))
+    pairs = ((name, getattr(series, name, None), getattr(parent, name, None)) for name in names)
+    return sorted(name for name, own, old in pairs if own is not old and (callable(own) or callable(old)))

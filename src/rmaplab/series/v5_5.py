@@ -19,8 +19,8 @@ class V5_5(V6_0):  # noqa: N801
 
     VMAs and children add up in ``degree``; of an anon_vma that was reused
     once, 1 does not say which of the two is left, so two processes may come
-    to own it (Z23, CVE-2022-42703, until v6.0).  4e4a9eb92133, which v5.5 to
-    v5.7 had too, is the zoo's Z25.
+    to own it (Z23, CVE-2022-42703, until v6.0).  4e4a9eb92133, which v5.5 had
+    too until it was reverted, is the zoo's Z25.
     """
 
     name = "v5.5"

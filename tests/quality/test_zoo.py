@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The zoo: every entry's scenario shows its bug on its logic, and nothing on the fixed logic."""
+
+from collections import Counter
+from functools import cache
+from importlib.resources import files
+
+import pytest
+from explored import BOUNDS
+
+from rmaplab.check.explore import explore
+from rmaplab.check.invariants import violations
+from rmaplab.check.run import run
+from rmaplab.cli.catalogue import CATALOGUES
+from rmaplab.errors import InputError, UsageError
+from rmaplab.scenario import load, parse
+from rmaplab.series import SERIES, ZOO, changed_functions, find
+
+FOLDER = files("rmaplab").joinpath("data/zoo")
+NUMBERS = sorted(path.name.removesuffix(".rmap") for path in FOLDER.iterdir() if path.name.endswith(".rmap"))
+QUIET = {"Z09"}  # bad policy: nothing is violated
+FOUND = {  # what each violates within the bounds of the exploration, 5 calls with one failure
+    "zoo/Z01": {"AV-003", "AV-004", "AV-008", "AV-011", "AV-015"},
+    "zoo/Z02": {"AV-001", "AV-015", "AV-033", "AV-039"},
+    "zoo/Z07": set(),  # take mremap, which is not among the calls explored
+    "zoo/Z08": set(),
+    "zoo/Z09": set(),
+    "zoo/Z10": set(),  # takes three areas
+    "zoo/Z11": {"AV-033", "AV-050"},
+    "zoo/Z12": {"AV-049", "AV-051"},
+    "zoo/Z13": set(),  # takes three areas and a failure
+    "zoo/Z17": set(),  # takes mremap
+    "zoo/Z20": set(),  # takes areas that differ in EXEC
+    "zoo/Z21a": set(),  # takes areas that differ in EXEC
+    "zoo/Z21b": {"AV-024"},
+    "zoo/Z21d": {"AV-001", "AV-015", "AV-033"},
+    "zoo/Z22": set(),  # take more calls
+    "zoo/Z23": set(),
+    "zoo/Z25": {"AV-035", "AV-043"},
+    "zoo/Z32": set(),  # takes a pin
+}
+
+
+def text_of(number):
+    return FOLDER.joinpath(f"{number}.rmap").read_text(encoding="utf-8")
+
+
+@cache
+def shown(number, series):
+    """The run of an entry's scenario on a series."""
+    return run(load(str(FOLDER.joinpath(f"{number}.rmap"))), find(series))
+
+
+def violated(result):
+    return {violation.id for violation in result.violations}
+
+
+def shortened(text):
+    lines = text.splitlines(keepends=True)
+    for at, line in enumerate(lines):
+        if line.strip() and not line.startswith(("#", "expect")):
+            try:
+                yield line.strip(), parse("".join(lines[:at] + lines[at + 1 :]))
+            except InputError:
+                continue
+
+
+# --- the register ----------------------------------------------------------------------------------------
+
+
+def test_every_scenario_has_its_logic_and_every_logic_its_scenario():
+    without = {"zoo/Z32"}  # see below
+    assert {f"zoo/{number}" for number in NUMBERS} == set(ZOO) - without
+
+
+def test_an_entry_is_found_by_name_like_a_series():
+    assert find("zoo/Z23") is ZOO["zoo/Z23"]
+    with pytest.raises(UsageError, match="zoo/Z23"):
+        find("zoo/Z233")
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_an_entry_says_what_it_breaks_of_which_series(name):
+    logic = ZOO[name]
+    assert logic.name == name
+    assert logic.parent in SERIES
+    assert logic.summary
+    assert logic.__doc__
+    assert all(len(commit) == 12 for commit in logic.commits)
+    assert changed_functions(logic)
+
+
+def test_entries_have_a_name_and_a_class_of_their_own():
+    assert set(Counter(logic.__name__ for logic in ZOO.values()).values()) == {1}
+
+
+# --- the scenarios ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_scenario_shows_the_bug_on_its_logic(number):
+    result = shown(number, f"zoo/{number}")
+    assert [(expected.text, expected.found) for expected in result.expects if not expected.ok] == []
+    assert result.ok
+    assert bool(result.violations) == (number not in QUIET)
+    assert violated(result) >= result.expected_ids
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_fixed_logic_violates_nothing_and_does_not_meet_what_is_expected_of_the_bug(number):
+    result = shown(number, ZOO[f"zoo/{number}"].parent)
+    assert violated(result) == set()
+    assert not result.ok
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_default_series_violates_nothing(number):
+    assert violated(shown(number, "v7.0")) == set()
+
+
+@pytest.mark.parametrize("number", [number for number in NUMBERS if number not in QUIET])
+def test_no_line_of_the_scenario_can_go(number):
+    wanted = shown(number, f"zoo/{number}").expected_ids
+    for line, shorter in shortened(text_of(number)):
+        left = violated(run(shorter, find(f"zoo/{number}")))
+        assert not wanted <= left, line
+
+
+@pytest.mark.parametrize("item", CATALOGUES["zoo"](), ids=lambda item: item["name"])
+def test_the_list_names_logic_that_shows_the_bug(item):
+    assert shown(item["name"], item["series"]).ok
+
+
+# --- found again -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_exploring_finds_exactly_these(name):
+    result = explore(name, BOUNDS, stop_at_first=False)
+    assert set(result.findings) == FOUND[name]
+    for ident, finding in result.findings.items():
+        assert ident in violated(run(parse(finding.scenario), find(name)))
+
+
+# --- what outlives its VMAs ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "expected"), [("zoo/Z32", {"AV-019"}), ("v4.0", set()), ("v7.0", set())])
+def test_z32_shows_when_the_last_reference_is_not_a_vmas(name, expected):
+    kernel = run(parse("P0 mmap A 1\nP0 write A\nP0 fork P1"), find(name)).kernel
+    own = kernel.processes["P1"].mm.vmas[0].anon_vma
+    kernel.get_anon_vma(own)  # as KSM does for a merged page, and migration for one under way
+    for process in list(kernel.processes.values()):
+        process.exit()
+    assert kernel.live_anon_vmas == {own.id: own, own.root.id: own.root}
+    kernel.events.take_reports()
+    kernel.put_anon_vma(own)
+    assert {report.id for report in violations(kernel)} == expected
+    assert kernel.live_anon_vmas == {}
