@@ -112,6 +112,7 @@ REFUSED = [
     ),
     (MAP, f"par {{ {' || '.join(['P0 read A'] * 7)} }}", 1, ["more than 1,000 ways", "fewer calls"]),
     (MAP, f"par {{ P0 exit || {' ; '.join(['P0 exit'] * 1000)} }}", 1, ["more than 1,000 ways"]),
+    (MAP, f"par {{ {' ; '.join(['P0 exit'] * 1001)} || P0 exit }}", 1, ["more than 1,000 ways"]),
     ([*MAP, "par { P0 exec || P0 read A }"], "P0 read A", 9, ["P0 has no area `A`"]),
     ([*MAP, "par { P0 mmap B 2 || P0 mmap B 3 }"], "P0 read B[3]", 11, ["which has 3 pages"]),
 ]
