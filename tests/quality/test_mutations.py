@@ -8,6 +8,7 @@ mutant must be reported, its origin must not.
 import mutants_cloning
 import mutants_linking
 import mutants_merging
+import mutants_paging
 import page_corruptions  # noqa: F401 (adds to CORRUPTIONS)
 import pytest
 from corruptions import CORRUPTIONS, folios, healthy
@@ -17,7 +18,12 @@ from rmaplab.check.run import run
 from rmaplab.scenario import parse
 from rmaplab.series import SERIES
 
-MUTANTS = {**mutants_linking.MUTANTS, **mutants_cloning.MUTANTS, **mutants_merging.MUTANTS}
+MUTANTS = {
+    **mutants_linking.MUTANTS,
+    **mutants_cloning.MUTANTS,
+    **mutants_merging.MUTANTS,
+    **mutants_paging.MUTANTS,
+}
 
 
 # --- corrupted states ------------------------------------------------------------------------------------
