@@ -2,7 +2,6 @@
 """From the text of a call to its value: one function a call, found by the word after the process."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 from rmaplab.scenario.base import Pages
@@ -186,9 +185,8 @@ CALLS: dict[str, Callable[[Line, Scope, str], Call]] = {
 
 def parse_call(line: Line, scope: Scope) -> Call:
     """Read ``P0 fork P1`` and tell `scope` of it."""
-    start = line.peek()
     process = scope.process(line)
     call = line.one_of(CALLS, "a call")
     statement = CALLS[call](line, scope, process)
     scope.called(line, statement)
-    return replace(statement, line=line.number, text=line.text_from(start))
+    return statement

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """From the text of a ``par`` to its branches: calls between braces, ``;`` after and ``||`` beside each other."""
 
+from dataclasses import replace
+
 from rmaplab.errors import InputError
 from rmaplab.scenario.call_parser import CALLS, parse_call
 from rmaplab.scenario.calls import Call, Fork
@@ -55,7 +57,7 @@ def _call(line: Line, scope: Scope) -> Call:
         raise line.unexpected("a call such as `P0 fork P1` (a `par` has nothing but calls)", scope.process_names())
     call = parse_call(line, scope)
     line.finish_call()
-    return call
+    return replace(call, line=line.number, text=line.text_from(token))
 
 
 def _check(line: Line, start: Token, par: Par) -> None:
