@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench nightly lock clean
+.PHONY: help demo test lint bench nightly pages lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -33,6 +33,9 @@ bench: $(VENV)/.dev ## set up, then measure speed
 
 nightly: $(VENV)/.dev ## set up, then 10 million random calls on v7.0 and on v6.18 (hours)
 	@$(BIN)/python tools/nightly.py
+
+pages: $(VENV)/.dev ## renew the pages of docs/ that are made from the code
+	@$(BIN)/python -m rmaplab.report.series_page >docs/series.md
 
 # The locks hold for every Python from 3.11 on and every platform: the resolver
 # of uv looks at all of them, pip-compile's only at the one it runs on.
