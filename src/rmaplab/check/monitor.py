@@ -14,7 +14,7 @@ from rmaplab.check.invariants import InvariantViolation, violations
 from rmaplab.check.state import graph
 from rmaplab.kernel import Kernel
 from rmaplab.kernel.events import KernelBug
-from rmaplab.kernel.flags import PAGE_SHIFT
+from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE
 from rmaplab.kernel.pagetable import Pte
 from rmaplab.series import is_foreign
 
@@ -284,17 +284,25 @@ class Monitor(Kernel):
         return visits
 
 
-def _pages(mm: Mm, start: int, end: int) -> list[tuple[object, ...]]:
-    """What the entries of a range say: objects by identity, and what a folio names."""
+def _pages(mm: Mm, start: int, end: int) -> list[tuple[int, tuple[object, ...]]]:
+    """What the entries of a range say: objects by identity, and what a folio names; a huge one page by page.
+
+    A boundary that moves may split a huge entry, which changes nothing for its pages.
+    """
     table = mm.page_table
-    pages: list[tuple[object, ...]] = []
+    pages: list[tuple[int, tuple[object, ...]]] = []
     for address, pte in table.range(start, end):
         if isinstance(pte, Pte):
-            pages.append((address, pte.folio, pte.folio.mapping, pte.folio.index, pte.writable))
+            pages.append((address, (pte.folio, pte.folio.mapping, pte.folio.index, pte.writable)))
         else:
-            pages.append((address, pte))
-    pages += [(address, huge.folio, huge.folio.mapping) for address, huge in table.huge_range(start, end)]
-    return pages
+            pages.append((address, (pte,)))
+    for address, huge in table.huge_range(start, end):
+        folio = huge.folio
+        pages += [
+            (at, (folio, folio.mapping, folio.index, huge.writable))
+            for at in range(max(start, address), min(end, address + PMD_SIZE), PAGE_SIZE)
+        ]
+    return sorted(pages, key=lambda page: page[0]) if table.pmds else pages  # others are in order already
 
 
 _monitored: dict[type[Kernel], type[Monitor]] = {}
