@@ -13,6 +13,7 @@ from rmaplab.check.invariants import violations
 from rmaplab.check.run import run
 from rmaplab.cli.catalogue import CATALOGUES
 from rmaplab.errors import InputError, UsageError
+from rmaplab.kernel.events import KernelBug
 from rmaplab.scenario import load, parse
 from rmaplab.series import SERIES, ZOO, changed_functions, find
 
@@ -33,11 +34,14 @@ FOUND = {  # what each violates within the bounds of the exploration, 5 calls wi
     "zoo/Z20": set(),  # takes areas that differ in EXEC
     "zoo/Z21a": set(),  # takes areas that differ in EXEC
     "zoo/Z21b": {"AV-024"},
+    "zoo/Z21c": set(),  # takes swap
     "zoo/Z21d": {"AV-001", "AV-015", "AV-033"},
+    "zoo/Z21e": set(),  # bad policy
     "zoo/Z22": set(),  # take more calls
     "zoo/Z23": set(),
     "zoo/Z25": {"AV-035", "AV-043"},
     "zoo/Z32": set(),  # takes a pin
+    "zoo/Z33": set(),  # takes KSM
 }
 
 
@@ -69,7 +73,7 @@ def shortened(text):
 
 
 def test_every_scenario_has_its_logic_and_every_logic_its_scenario():
-    without = {"zoo/Z32"}  # see below
+    without = {"zoo/Z21e", "zoo/Z32", "zoo/Z33"}  # see below
     assert {f"zoo/{number}" for number in NUMBERS} == set(ZOO) - without
 
 
@@ -156,4 +160,31 @@ def test_z32_shows_when_the_last_reference_is_not_a_vmas(name, expected):
     kernel.events.take_reports()
     kernel.put_anon_vma(own)
     assert {report.id for report in violations(kernel)} == expected
+    assert kernel.live_anon_vmas == {}
+
+
+@pytest.mark.parametrize(("name", "visits"), [("zoo/Z21e", [False, True]), ("v2.6.34", [True]), ("v7.0", [True])])
+def test_z21e_visits_relatives_that_cannot_map_the_page(name, visits):
+    kernel = run(parse("P0 mmap A 1\nP0 write A\nP0 fork P1\nP0 write A\nP1 write A"), find(name)).kernel
+    child = kernel.processes["P1"]
+    assert [visit.maps for visit in child.walk(child.areas["A"], 0)] == visits
+
+
+@pytest.mark.parametrize(("name", "root_is_freed"), [("zoo/Z33", True), ("v4.0", False), ("v7.0", False)])
+def test_z33_shows_when_a_walk_takes_the_lock_of_an_anon_vma_that_only_ksm_keeps(name, root_is_freed):
+    kernel = run(parse("P0 mmap A 1\nP0 write A\nP0 fork P1\nP1 write A"), find(name)).kernel
+    own = kernel.processes["P1"].mm.vmas[0].anon_vma
+    assert violations(kernel) == []
+    kernel.get_anon_vma(own)
+    for process in list(kernel.processes.values()):
+        process.exit()
+    assert own.root.freed is root_is_freed
+    assert ("AV-019" in {report.id for report in violations(kernel)}) is root_is_freed
+    if root_is_freed:
+        with pytest.raises(KernelBug, match=f"the lock of {own} is in {own.root}, which is freed"):
+            kernel.anon_vma_lock_read(own)
+    else:
+        kernel.anon_vma_lock_read(own)
+        kernel.anon_vma_unlock_read(own)
+    kernel.put_anon_vma(own)
     assert kernel.live_anon_vmas == {}

@@ -14,6 +14,7 @@ from rmaplab.series.zoo.failures import Z01, Z02, Z11, Z12, Z21d
 from rmaplab.series.zoo.lifetime import Z32
 from rmaplab.series.zoo.links import Z09, Z10, Z20, Z21b
 from rmaplab.series.zoo.merge import Z07, Z08, Z13, Z17, Z21a
+from rmaplab.series.zoo.pages import Z33, Z21c, Z21e
 from rmaplab.series.zoo.reuse import Z22, Z23, Z25
 
 if TYPE_CHECKING:
@@ -35,11 +36,14 @@ _BY_NUMBER: tuple[type[Kernel], ...] = (
     Z20,
     Z21a,
     Z21b,
+    Z21c,
     Z21d,
+    Z21e,
     Z22,
     Z23,
     Z25,
     Z32,
+    Z33,
 )
 ZOO: dict[str, type[Kernel]] = {entry.name: entry for entry in _BY_NUMBER}
 """Every entry by its name, ``zoo/Z01`` and so on."""
