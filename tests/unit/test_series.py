@@ -62,7 +62,7 @@ REUSED = "anon_vma reused by fork"
         ("v4.0", ["cleanup_partial_anon_vmas"]),
         ("v5.5", ["try_reuse_anon_vma"]),
         ("v6.0", ["add_active_vmas", "add_children", "check_emptied_anon_vma", "try_reuse_anon_vma"]),
-        ("v6.12", []),
+        ("v6.12", ["anon_mapping_changed"]),
         ("v6.12.112", ["publish_anon_vma"]),
         ("v6.18", ["is_mergeable_anon_vma"]),
         ("v6.18+1", ["check_anon_vma_clone", "check_unlink_anon_vmas", "cleanup_partial_anon_vmas"]),
@@ -85,7 +85,7 @@ REUSED = "anon_vma reused by fork"
         ("v6.18+8", ["anon_vma_chain_link", "anon_vma_clone", "cleanup_partial_anon_vmas"]),
         ("v6.18+9", ["anon_vma_clone", "check_anon_vma_clone", "count_active_vma", "try_reuse_anon_vma"]),
         ("v6.18+v2", ["anon_vma_fork"]),
-        ("v7.0", ["cleanup_partial_anon_vmas", "dup_mmap_failed", "swapin_sole_reference"]),
+        ("v7.0", ["anon_mapping_changed", "cleanup_partial_anon_vmas", "dup_mmap_failed", "swapin_sole_reference"]),
         ("v7.3", ["publish_anon_vma"]),
     ],
 )

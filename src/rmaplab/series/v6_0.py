@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.series.v6_12 import V6_12
+
+if TYPE_CHECKING:
+    from rmaplab.kernel.objects import AnonVma, Folio
 
 __all__ = ["V6_0"]
 
@@ -22,3 +25,7 @@ class V6_0(V6_12):  # noqa: N801
     commits: ClassVar[tuple[str, ...]] = ("2555283eb40d",)
     release = "v6.0"
     summary = "num_children and num_active_vmas instead of degree: no double reuse"
+
+    def anon_mapping_changed(self, folio: Folio, anon_vma: AnonVma) -> bool:
+        """Not asked: no call moves a page to another tree (before UFFDIO_MOVE, v6.8)."""
+        return False

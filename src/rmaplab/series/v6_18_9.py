@@ -9,7 +9,7 @@ from rmaplab.kernel import Kernel
 from rmaplab.kernel.flags import VM_LOCKED
 
 if TYPE_CHECKING:
-    from rmaplab.kernel.objects import Folio, Mm, Vma
+    from rmaplab.kernel.objects import AnonVma, Folio, Mm, Vma
 
 __all__ = ["V6_18_9"]
 
@@ -44,3 +44,7 @@ class V6_18_9(Kernel):  # noqa: N801 (the series' own name)
         """
         alone = folio.mapcount == 0 and folio.pins == 0 and folio.slot is not None and folio.slot.count == 1
         return alone and (write or bool(vma.vm_flags & VM_LOCKED))
+
+    def anon_mapping_changed(self, folio: Folio, anon_vma: AnonVma) -> bool:
+        """Not every walker held the folio lock yet, so who has waited for the anon_vma's looks again."""
+        return folio.mapping is not anon_vma
