@@ -78,6 +78,28 @@ def test_zero_pages_and_holes_are_filled_and_swapped_pages_fetched(kernel, paren
     assert holds(kernel)
 
 
+def test_a_page_in_the_swap_cache_stays_there_for_those_who_wait_for_it(kernel, parent, area):
+    child = parent.fork()
+    parent.swapout(area.part(7, 7), cached=True)
+    slot = pte(parent, area, 7).slot
+    child.collapse(area)
+    assert pte(parent, area, 7).slot is slot
+    assert (slot.count, slot.folio.mapcount) == (1, 0)
+    assert holds(kernel)
+    parent.exit()
+    assert slot.count == 0
+
+
+def test_without_memory_for_a_swapped_page_there_is_no_collapse(kernel, parent, area):
+    parent.swapout(area.part(7, 7))
+    kernel.slab.plan(2, kind="page")  # the first is the huge one
+    before = kernel.snapshot()
+    with pytest.raises(OSError, match="Invalid"):
+        parent.collapse(area)
+    assert kernel.slab.failed == 1
+    assert kernel.snapshot() == before
+
+
 def test_a_huge_page_stays_what_it_is(parent, area):
     parent.collapse(area)
     new = pmd(parent).folio

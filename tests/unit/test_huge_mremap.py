@@ -90,6 +90,14 @@ def test_what_is_moved_onto_is_gone(kernel, process):
     assert pmd(process, FAR).folio.mapcount == 1
 
 
+def test_an_entry_does_not_move_to_where_there_is_a_table(kernel, process):
+    huge(process)
+    process.write(process.mmap(1, at=FAR))
+    assert not kernel.move_huge_pmd(process.mm, FIRST, FAR)
+    assert kernel.move_huge_pmd(process.mm, FIRST, FAR + PMD_SIZE)
+    assert kernel.move_huge_pmd(process.mm, FAR + PMD_SIZE, FIRST)
+
+
 def test_folios_of_small_entries_move_in_pieces():
     kernel, process = machine(2)
     area = wanted(process, 4, FIRST)

@@ -169,6 +169,23 @@ def test_a_pinned_folio_that_is_not_exclusive_is_not_reused(parent):
     assert folio.mapcount == PAGES - 1
 
 
+def test_unsharing_takes_the_folio_over_but_leaves_the_entry_read_only(kernel, parent):
+    area = huge(parent)
+    child = parent.fork()
+    parent.exit()
+    assert kernel.handle_mm_fault(child.mm, area.start, write=False, unshare=True) == 0
+    assert (pmd(child).folio.exclusive, pmd(child).writable) == (ALL, False)
+    assert pmd(child).folio.mapping is vma(child).anon_vma
+
+
+def test_unsharing_a_folio_that_others_map_splits_the_entry_and_copies_one_page(kernel, parent):
+    area = huge(parent)
+    child = parent.fork()
+    assert kernel.handle_mm_fault(child.mm, area.start, write=False, unshare=True) == 0
+    assert (pte(child, area).folio.order, pte(child, area).writable) == (0, False)
+    assert pte(child, area, 1).folio is pmd(parent).folio
+
+
 def test_fork_copies_what_may_be_pinned_page_by_page(kernel, parent):
     area = huge(parent)
     folio = pmd(parent).folio

@@ -9,6 +9,7 @@ from machine_parts import chain, counters, vma
 
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, PMD_ORDER
 from rmaplab.kernel.locking import ANON_VMA_LOCK, FOLIO_LOCK, MMAP_LOCK, WRITE
+from rmaplab.kernel.objects import SwapSlot
 from rmaplab.kernel.pagetable import Pte
 
 
@@ -129,6 +130,16 @@ def test_an_unmapped_folio_cannot_be_locked(kernel, parent):
     kernel.locks.acquire(FOLIO_LOCK, folio)
     assert kernel.split_folio(folio) == -EBUSY
     kernel.locks.release(FOLIO_LOCK, folio)
+
+
+def test_a_folio_in_the_swap_cache_stays_whole(kernel, parent):
+    area = huge(parent)
+    folio = pmd(parent).folio
+    folio.slot = SwapSlot(1)
+    with pytest.raises(OSError, match="busy"):
+        parent.split_folio(area)
+    assert pmd(parent).folio is folio
+    folio.slot = None
 
 
 def test_a_mapping_that_the_walk_misses_keeps_the_folio_whole(parent):

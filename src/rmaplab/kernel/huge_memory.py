@@ -44,8 +44,7 @@ class HugeMemory(Khugepaged):
         The kernel keeps a count for two mms at a time and has to take the
         folio for shared when there were more; here it is exact.
         """
-        if folio.mapping is None:
-            return 0
+        assert folio.mapping is not None
         pages = 1 << folio.order
         found = {
             at

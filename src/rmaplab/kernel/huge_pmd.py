@@ -161,12 +161,6 @@ class HugePmd(Swap):
             self.split_huge_pmd_address(vma, start)
             self.split_huge_pmd_address(vma, end)
 
-    def split_huge_range(self, vma: Vma, start: int, end: int) -> None:
-        """Split the huge entries that [start, end) meets but does not cover."""
-        for address, _ in vma.vm_mm.page_table.huge_range(start, end):
-            if address < start or address + PMD_SIZE > end:
-                self.split_huge_pmd(vma, address)
-
     # --- fork, zap, mprotect, mremap ---------------------------------------------------------------
 
     def copy_huge_pmd(self, dst: Vma, src: Vma, address: int, huge: Pte) -> int:

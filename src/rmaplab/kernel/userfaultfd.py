@@ -174,8 +174,6 @@ class Userfaultfd(Madvise):
         if not entry.exclusive:
             return -EBUSY
         table, folio = src.vma.vm_mm.page_table, entry.slot.folio
-        if folio is not None and folio.order:
-            return -EBUSY
         if folio is not None:
             self.move_cached_folio(folio, dst)
         table.clear(src.address)
