@@ -7,6 +7,7 @@ from swap_parts import IN_CACHE_UNTIL_MAPPED, entry, page_state, swap_state
 
 from rmaplab.check.invariants import violations
 from rmaplab.kernel.folio import linear_page_index
+from rmaplab.kernel.pagetable import Pte
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -149,3 +150,43 @@ def test_a_page_that_was_moved_comes_back_where_its_entry_is(kernel, parent):
     (rest,) = parent.mm.vmas
     assert folio(parent, area, 2).index == linear_page_index(rest, area.page(2))
     assert [visit.maps for visit in parent.walk(area, 2)] == [True]
+
+
+def test_swap_entries_are_not_mappings_and_a_walk_finds_as_many_as_the_page_has(kernel, parent):
+    # Rule P8: mapcount is what a full walk finds; what is swapped out is not in it.
+    area = written(parent)
+    family = descendants(parent, 3)
+    parent.swapout(area)
+    for number, process in enumerate(family, 1):
+        with pytest.raises(OSError, match="address"):
+            process.walk(area, 0)
+        process.swapin(area)
+        assert folio(process, area).mapcount == number
+        assert sum(visit.maps for visit in process.walk(area, 0)) == number
+        assert len(process.walk(area, 0)) == 4
+
+
+def test_whatever_happens_a_page_names_an_anon_vma_of_its_vmas_chain_and_of_one_tree(kernel, parent):
+    # Rules P2, P4 and P5: the tree never changes, and membership in the chain is the right question.
+    area = written(parent, 2)
+    root = chain(parent)[0]
+    _, child, grandchild = descendants(parent, 2)
+    steps = [
+        lambda: child.write(area, 0),
+        lambda: child.swapout(area),
+        lambda: grandchild.swapin(area.part(1, 1)),
+        lambda: parent.exit(),
+        lambda: grandchild.write(area),
+        lambda: grandchild.migrate(area),
+        lambda: child.swapin(area),
+        lambda: grandchild.exit(),
+        lambda: child.write(area),
+    ]
+    for step in steps:
+        step()
+        for process in kernel.processes.values():
+            for page in (0, 1):
+                if isinstance(entry(process, area, page), Pte):
+                    named = folio(process, area, page).mapping
+                    assert named in chain(process)
+                    assert named.root is root
