@@ -217,18 +217,18 @@ class RmapWalk(SwapFile):
 
         A huge entry comes once, with its own address.
         """
-        found: list[tuple[int, Pte | MigrationPte]] = []
         table = vma.vm_mm.page_table
+        kind, wanted = (Pte, folio) if waiting is None else (MigrationPte, waiting)
+        if folio.order == 0:
+            entry = table.get(address)
+            return [(address, entry)] if isinstance(entry, kind) and entry.folio is wanted else []
         end = min(vma.vm_end, address + (PAGE_SIZE << folio.order))
-        for at, entry in table.range(address, end) if folio.order else ((address, table.get(address)),):
-            if waiting is None:
-                if isinstance(entry, Pte) and entry.folio is folio:
-                    found.append((at, entry))
-            elif isinstance(entry, MigrationPte) and entry.folio is waiting:
+        found: list[tuple[int, Pte | MigrationPte]] = []
+        for at, entry in table.range(address, end):
+            if isinstance(entry, kind) and entry.folio is wanted:
                 found.append((at, entry))
-        if folio.order and waiting is None:
-            start = address & -PMD_SIZE
-            found += [item for item in table.huge_range(start, end) if item[1].folio is folio]
+        if waiting is None:
+            found += [item for item in table.huge_range(address & -PMD_SIZE, end) if item[1].folio is folio]
         return found
 
     # --- KSM's walk ----------------------------------------------------------------------------
