@@ -26,6 +26,19 @@ PREV, MIDDLE, NEXT = (Area(BASE + at * PAGE_SIZE, 2) for at in (0, 2, 4))
 ALL = Area(BASE, 6)
 
 
+def flip(process, area):
+    """As madvise does: the other value of VM_DONTDUMP for an area within one VMA."""
+    kernel, mm = process.kernel, process.mm
+    vma = mm.lookup(area.start)
+    flags = vma.vm_flags ^ VM_DONTDUMP
+    kernel.locks.acquire(MMAP_LOCK, mm)
+    modified = kernel.vma_modify_flags(vma, area.start, area.end, flags)
+    kernel.locks.release(MMAP_LOCK, mm)
+    if isinstance(modified, int):
+        raise OSError(-modified, os.strerror(-modified))
+    modified.vm_flags = flags
+
+
 class Three:
     """A process with prev, middle and next; ``names`` tells which anon_vma is X and which Y."""
 
@@ -59,16 +72,7 @@ class Three:
         assert self.kernel.do_mmap(self.process.mm, area.start, area.end, flags) == 0
 
     def flip(self, area):
-        """As madvise does: the other value of VM_DONTDUMP for an area within one VMA."""
-        mm = self.process.mm
-        vma = mm.lookup(area.start)
-        flags = vma.vm_flags ^ VM_DONTDUMP
-        self.kernel.locks.acquire(MMAP_LOCK, mm)
-        modified = self.kernel.vma_modify_flags(vma, area.start, area.end, flags)
-        self.kernel.locks.release(MMAP_LOCK, mm)
-        if isinstance(modified, int):
-            raise OSError(-modified, os.strerror(-modified))
-        modified.vm_flags = flags
+        flip(self.process, area)
 
     def take_away(self):
         """Move the middle VMA to where nothing touches it, and make it like the others."""

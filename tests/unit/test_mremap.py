@@ -180,6 +180,27 @@ def test_a_vma_left_behind_is_no_longer_locked_but_still_accounted(kernel, paren
     assert all(part.vm_flags & VM_ACCOUNT for part in parent.mm.vmas)
 
 
+def test_what_grows_while_it_is_locked_is_faulted_in(kernel, parent):
+    area = written(parent, at=BASE)
+    vma(parent).vm_flags |= VM_LOCKED
+    grown = parent.mremap(area, pages=3, move=False)
+    parent.mremap(grown, pages=4, at=FAR)
+    assert [(address - FAR) // PAGE_SIZE for address, _ in parent.mm.page_table] == [0, 1, 2, 3]
+    assert vma(parent).vm_flags & VM_LOCKED
+
+
+@pytest.mark.parametrize(("n", "pieces", "accounted"), [(9, [(0, 1), (2, 3)], True), (2, [(0, 3)], False)])
+def test_an_old_place_that_cannot_be_split_off_stays_mapped_and_unaccounted(kernel, parent, n, pieces, accounted):
+    # The pages are at the new place by then: the call succeeds.
+    area = written(parent, 3, at=BASE)
+    kernel.slab.plan(n, kind="tree")
+    parent.mremap(area.part(1, 1), at=FAR)
+    assert layout(parent) == [*pieces, (64, 65)]
+    assert {bool(part.vm_flags & VM_ACCOUNT) for part in parent.mm.vmas[:-1]} == {accounted}
+    assert parent.mm.page_table.get(area.page(1)) is None
+    assert parent.mm.page_table.get(FAR).present
+
+
 def test_leaving_behind_and_resizing_exclude_each_other(kernel, parent):
     area = written(parent, 2, at=BASE)
     with pytest.raises(OSError, match="Invalid") as error:

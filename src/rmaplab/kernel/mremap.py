@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from errno import EFAULT, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
-from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, TASK_SIZE, VM_ACCOUNT, VM_LOCKED, VM_MERGEABLE, VM_SHARED
+from rmaplab.kernel.flags import (
+    PAGE_SHIFT,
+    PAGE_SIZE,
+    TASK_SIZE,
+    VM_ACCOUNT,
+    VM_LOCKED,
+    VM_MERGEABLE,
+    VM_SHARED,
+    VM_WRITE,
+)
 from rmaplab.kernel.locking import MMAP_LOCK
 from rmaplab.kernel.move_page_tables import MovePageTables
 from rmaplab.kernel.pagetable import Pte
@@ -68,8 +77,18 @@ class Mremap(MovePageTables):
             return rc
         self.locks.acquire(MMAP_LOCK, mm)
         rc = self.remap_move(vrm) if self.vrm_move_only(vrm) else self.remap_one(vrm)
+        vma = mm.lookup(rc) if rc > 0 and new_len > old_len else None
         self.locks.release(MMAP_LOCK, mm)
+        if vma is not None and vma.vm_flags & VM_LOCKED:
+            self.mm_populate(mm, rc + old_len, new_len - old_len)
         return rc
+
+    def mm_populate(self, mm: Mm, start: int, length: int) -> None:
+        """Fault the pages of [start, start + length) in, as mlock promises; what fails is left for later faults."""
+        for address in range(start, start + length, PAGE_SIZE):
+            vma = mm.lookup(address)
+            if vma is not None:
+                self.handle_mm_fault(mm, address, vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE)
 
     def remap_one(self, vrm: VmaRemap) -> int:
         """Resize, or move what begins in one VMA."""
