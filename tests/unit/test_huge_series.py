@@ -12,6 +12,7 @@ from rmaplab.kernel import Kernel
 from rmaplab.kernel.flags import PAGE_SIZE, PMD_ORDER
 from rmaplab.series.thp import HugePagesOnly, LargeFoliosCopied, NoLargeFolios
 from rmaplab.series.uffdio_move import MoveForgetsSwapCache, MoveLocksAnonVma, NoUffdioMove
+from rmaplab.series.v6_18_9 import V6_18_9
 
 DST = BASE + 0x100000
 
@@ -128,6 +129,43 @@ def test_until_v6_13_a_kernel_with_ksm_took_the_page_for_one_of_ksms_and_copied_
     process.swapin(dst)
     assert folio(process, dst) is not page
     assert folio(process, dst).mapping is vma(process, 1).anon_vma
+    assert holds(kernel)
+
+
+class Raced:
+    """The page moves after a walker without the folio's lock has read ``mapping``, before it has a lock."""
+
+    meanwhile = None
+
+    def folio_mapped_anon_vma(self, folio):
+        anon_vma = super().folio_mapped_anon_vma(folio)
+        if self.meanwhile is not None:
+            move, self.meanwhile = self.meanwhile, None
+            move()
+        return anon_vma
+
+
+class Looks(Raced, MoveLocksAnonVma, V6_18_9):
+    """v6.8 to v6.18: having the lock, look again."""
+
+
+class LooksNot(Looks):
+    """Zoo entry E3: the same walker without the second look."""
+
+    def anon_mapping_changed(self, folio, anon_vma):
+        return False
+
+
+@pytest.mark.parametrize(("series", "finds"), [(Looks, True), (LooksNot, False)])
+def test_a_walker_that_does_not_lock_the_folio_has_to_look_twice(series, finds):
+    kernel, process = machine(series=series)
+    src, dst = written(process, 2, at=BASE), process.mmap(2, at=DST)
+    page = folio(process, src)
+    kernel.meanwhile = lambda: process.uffd_move(src.part(0, 0), dst.part(0, 0))
+    locked = kernel.folio_lock_anon_vma_read(page)
+    assert page.mapping is vma(process, 1).anon_vma
+    assert (locked is page.mapping) == finds
+    kernel.anon_vma_unlock_read(locked)
     assert holds(kernel)
 
 
