@@ -146,6 +146,42 @@ def test_exploring_finds_exactly_these(name):
         assert ident in violated(run(parse(finding.scenario), find(name)))
 
 
+# --- the way to the oops ---------------------------------------------------------------------------------
+
+Z23_OOPS = """\
+P0 mmap A 2
+P0 write A[0]
+P0 fork P1
+P0 exit
+P1 fork P2
+P1 exit
+P2 fork P3
+P2 mprotect A[0] rwx
+P3 mprotect A[0] rwx
+P3 fork P4
+P2 exit
+P4 write A
+P4 fork P5
+P5 mprotect A[0] rw
+P4 exit
+"""
+
+
+@pytest.mark.parametrize("name", ["zoo/Z23", "v3.19", "v4.0", "v5.5"])
+def test_z23_ends_in_a_use_after_free(name):
+    lines = {violation.id: violation.line for violation in run(parse(Z23_OOPS), find(name)).violations}
+    assert lines == {
+        "AV-008": 13,  # P5's two VMAs adopt one anon_vma, with different chains
+        "AV-030": 14,  # their merge drops one chain, and with it the link that a page needs
+        "AV-021": 15,  # the page names an anon_vma that is gone
+    }
+
+
+@pytest.mark.parametrize("name", [name for name, logic in SERIES.items() if not logic.counts_together])
+def test_with_two_counters_or_none_the_same_calls_are_harmless(name):
+    assert violated(run(parse(Z23_OOPS), find(name))) == set()
+
+
 # --- what outlives its VMAs ------------------------------------------------------------------------------
 
 
