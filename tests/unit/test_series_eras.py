@@ -6,8 +6,10 @@ from random_calls import CALLS, Chance, end_all, machine
 
 from rmaplab.check.execute import NO_PLAN, execute
 from rmaplab.check.run import run
+from rmaplab.cli.catalogue import shipped_traces
 from rmaplab.scenario import parse
 from rmaplab.series import SERIES, find
+from rmaplab.workload.replay import replay
 
 HISTORIES = 12
 ERAS = ("v2.6.32", "v2.6.34", "v3.19", "v4.0", "v5.5", "v6.0", "v6.12", "v6.12.112")
@@ -202,6 +204,14 @@ def test_degree_adds_up_vmas_and_children(series):
     degrees = sorted(anon_vma.degree for anon_vma in kernel.live_anon_vmas.values())
     assert degrees == [1, 1, 1, 4]  # P3's, P1's, the one P2 left with a child, the root
     assert {(av.num_children, av.num_active_vmas) for av in kernel.live_anon_vmas.values()} == {(0, 0)}
+
+
+def test_joining_a_family_is_not_counted_as_reuse():
+    results = {name: replay(shipped_traces(), find(name)) for name in ("v2.6.32", "v2.6.34")}
+    assert [result.vma_forks > 0 for result in results.values()] == [True, True]
+    assert [result.reuses for result in results.values()] == [0, 0]
+    assert results["v2.6.32"].peak.anon_vma_chain == 0
+    assert results["v2.6.32"].walk_visits != results["v2.6.34"].walk_visits
 
 
 # --- merging ---------------------------------------------------------------------------------------------

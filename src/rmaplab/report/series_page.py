@@ -29,7 +29,7 @@ Made by `make pages` from the classes in `src/rmaplab/series/`; change those, no
 The plain text of the specification, `src/rmaplab/kernel/`, is v7.0. Every other series is a class that
 overrides what it had otherwise: an older one derives from the next newer, and *differs in* names the
 functions that are not its parent's. Only the logic of anon_vmas, their links and the merge rule goes back;
-page faults, swap and the rest are v7.0's throughout.
+page faults, swap and the rest are v7.0's throughout, and so are the sizes of the objects.
 """
 
 _LATER = """

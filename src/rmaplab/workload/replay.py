@@ -113,7 +113,7 @@ def _counting(series: type[Kernel], result: ReplayResult) -> Kernel:
                 result.vma_forks += 1
                 length = len(vma.anon_vma_chain)
                 result.chain_length[length] += 1
-                result.reuses += length == len(pvma.anon_vma_chain)
+                result.reuses += series.reuses and length == len(pvma.anon_vma_chain)
             return rc
 
     kernel: Kernel = Counting()
