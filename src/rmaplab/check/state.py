@@ -159,6 +159,8 @@ class _Encoder:
                 out += (address, -10)
         for address, pte in sorted(mm.page_table.pmds.items()):
             out += (address, -11, self.folio(pte.folio), pte.writable)
+        for address, folio in mm.pinned:
+            out += (address, -12, self.folio(folio))
         out += (-3, mm.has_pinned, mm.brk)
 
     def folio(self, folio: Folio) -> int:

@@ -98,6 +98,7 @@ class _Copies:
         new.users = old.users
         new.brk = old.brk
         new.has_pinned = old.has_pinned
+        new.pinned = [(address, self.folio(folio)) for address, folio in old.pinned]
         new.vmas = [self.vma(vma, new) for vma in old.vmas]
         folios = self.folios
         for key, table in old.page_table.tables.items():

@@ -1,12 +1,82 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Long-term pins (mm/gup.c, v7.0)."""
+"""Long-term pins: pages that a device may access while the process goes on (mm/gup.c, v7.0).
+
+FOLL_PIN with FOLL_LONGTERM, as RDMA and VFIO take them.  A pinned anonymous
+page is exclusive from then on (6c287605fd56, v5.19): fork copies it at once,
+and nobody unmaps it.
+"""
 
 from __future__ import annotations
 
+from errno import EFAULT, EINVAL
+from typing import TYPE_CHECKING
+
+from rmaplab.kernel.flags import VM_SHARED
+from rmaplab.kernel.locking import MMAP_LOCK, READ
 from rmaplab.kernel.memory import Memory
+
+if TYPE_CHECKING:
+    from rmaplab.kernel.objects import Mm, Vma
+    from rmaplab.kernel.pagetable import Pte
 
 __all__ = ["Gup"]
 
+FAULTS = 3  # that one page takes at most: in, from the zero page, and from somebody else's page
+
 
 class Gup(Memory):
-    """Long-term pins (mm/gup.c, v7.0)."""
+    """pin_user_pages and unpin_user_page."""
+
+    def pin_user_page(self, mm: Mm, address: int, *, write: bool) -> int:
+        """Pin the page at an address (bytes) until it is unpinned; 0, -EFAULT or -ENOMEM.
+
+        For writing it is faulted in as a write does.  For reading a page that
+        is not this process's alone is unshared first: the device and the
+        process must go on seeing the same page after the next write.
+        """
+        self.locks.acquire(MMAP_LOCK, mm, READ)
+        mm.has_pinned = True
+        rc = -EFAULT
+        for _ in range(FAULTS):
+            pte, vma = mm.page_table.present(address), mm.lookup(address)
+            if pte is not None and vma is not None and self.can_follow_page(pte, vma, write=write):
+                mm.pinned.append((address, pte.folio))
+                pte.folio.pins += pte.folio.anon
+                rc = 0
+                break
+            unshare = pte is not None and not write
+            rc = self.fault_in(mm, address, write, unshare=unshare)
+            if rc != 0:
+                break
+        self.locks.release(MMAP_LOCK, mm)
+        return rc
+
+    def can_follow_page(self, pte: Pte, vma: Vma, *, write: bool) -> bool:
+        """Whether a present entry will do as it is (follow_page_pte): writable, or with nothing to unshare."""
+        return pte.writable if write else not self.gup_must_unshare(pte, vma)
+
+    def gup_must_unshare(self, pte: Pte, vma: Vma) -> bool:
+        """Whether a read-only pin needs a copy first: of a shared page, or of a file's in a private mapping.
+
+        Since a7f226604170 (v5.19) for anonymous pages, 84209e87c696 (v6.2) for others, the zero page too.
+        """
+        if not pte.folio.anon:
+            return not vma.vm_flags & VM_SHARED
+        return not pte.folio.exclusive >> pte.page & 1
+
+    def unpin_user_page(self, mm: Mm, address: int) -> int:
+        """Drop a pin of the page that is at an address (bytes), or was when it was pinned; 0 or -EINVAL."""
+        pte = mm.page_table.present(address)
+        here = None if pte is None else pte.folio
+        for at, (pinned_at, folio) in enumerate(mm.pinned):
+            if folio is here or pinned_at == address:
+                del mm.pinned[at]
+                folio.pins -= folio.anon
+                return 0
+        return -EINVAL
+
+    def unpin_all(self, mm: Mm) -> None:
+        """The device lets go of everything when the process ends."""
+        for _, folio in mm.pinned:
+            folio.pins -= folio.anon
+        mm.pinned.clear()

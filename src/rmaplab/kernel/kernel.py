@@ -56,6 +56,10 @@ class Kernel(Fork):
         process = self.processes[name] = Process(self, name, mm)
         return process
 
+    def ksm_mms(self) -> list[Mm]:
+        """The address spaces that ksmd scans."""
+        return list({process.mm: None for process in self.processes.values()})
+
     def snapshot(self, *, canonical: bool = True) -> Snapshot:
         """The whole state as an immutable value, objects renumbered in order of appearance if ``canonical``."""
         return take_snapshot(self, canonical=canonical)

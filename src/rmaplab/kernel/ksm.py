@@ -1,12 +1,180 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""KSM: pages merged by content (mm/ksm.c, v7.0)."""
+"""KSM: pages of equal content become one (mm/ksm.c, v7.0).
+
+Contents are not modelled: the caller says which pages are equal, by a name.
+A merged page names no anon_vma but a node of the stable tree.  For each place
+that it merged ksmd keeps an item with a reference to the VMA's anon_vma, and
+drops it on a later scan only, so an anon_vma may outlive all its VMAs.
+"""
 
 from __future__ import annotations
 
+from errno import EBUSY, EINVAL
+from typing import TYPE_CHECKING
+
+from rmaplab.kernel.flags import PAGE_SIZE, VM_MERGEABLE
+from rmaplab.kernel.folio import linear_page_index
 from rmaplab.kernel.gup import Gup
+from rmaplab.kernel.locking import FOLIO_LOCK, MMAP_LOCK, READ
+from rmaplab.kernel.objects import KsmRmapItem, StableNode
+from rmaplab.kernel.pagetable import Pte
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rmaplab.kernel.objects import AnonVma, Folio, Mm, Vma
 
 __all__ = ["Ksm"]
 
 
 class Ksm(Gup):
-    """KSM: pages merged by content (mm/ksm.c, v7.0)."""
+    """What ksmd does, and what undoes it."""
+
+    # --- merging -----------------------------------------------------------------------------
+
+    def ksm_merge_range(self, mm: Mm, start: int, end: int, content: str) -> int:
+        """Let ksmd find that the pages of [start, end) (bytes) have this content; 0, -EINVAL or -EBUSY."""
+        self.locks.acquire(MMAP_LOCK, mm, READ)
+        rc = 0
+        for address in range(start, end, PAGE_SIZE):
+            rc = self.cmp_and_merge_page(mm, address, content)
+            if rc != 0:
+                break
+        self.locks.release(MMAP_LOCK, mm)
+        return rc
+
+    def cmp_and_merge_page(self, mm: Mm, address: int, content: str) -> int:
+        """Merge one page; -EINVAL if KSM would not look at it, -EBUSY if it is in use otherwise."""
+        vma = mm.lookup(address)
+        if vma is None or not vma.vm_flags & VM_MERGEABLE:
+            return -EINVAL
+        pte = mm.page_table.present(address)
+        if pte is None or not pte.folio.anon:
+            return -EINVAL
+        if pte.folio.stable_node is not None:
+            if pte.folio.stable_node.content != content:
+                return -EINVAL  # a page of KSM is never written to
+            self.stable_tree_append(pte.folio.stable_node, vma, address)
+            return 0
+        if pte.folio.order and self.split_folio_locked(pte.folio) != 0:
+            return -EBUSY
+        return self.try_to_merge_one_page(vma, address, content)
+
+    def try_to_merge_one_page(self, vma: Vma, address: int, content: str) -> int:
+        """Make a small page the stable one of its content, or put the stable one in its place; 0 or -EBUSY."""
+        pte = vma.vm_mm.page_table.present(address)
+        assert pte is not None
+        folio, node = pte.folio, self.stable_tree_search(content)
+        self.locks.acquire(FOLIO_LOCK, folio)
+        rc = 0 if self.write_protect_page(pte) else -EBUSY
+        if rc == 0:
+            if node is None:
+                node = self.stable_tree_insert(content, folio)
+            else:
+                self.replace_page(vma, address, pte, node.folio)
+            self.stable_tree_append(node, vma, address)
+        self.locks.release(FOLIO_LOCK, folio)
+        return rc
+
+    def write_protect_page(self, pte: Pte) -> bool:
+        """Make sure that nobody writes to the page any more; False if it is pinned, which would go unnoticed."""
+        if pte.folio.pins or not self.folio_try_share_anon_rmap_pte(pte.folio, pte.page):
+            return False
+        pte.writable = False
+        return True
+
+    def replace_page(self, vma: Vma, address: int, pte: Pte, kfolio: Folio) -> None:
+        """Map the stable page in the place of its equal."""
+        self.folio_remove_rmap_pte(pte.folio, pte.page)
+        kfolio.mapcount += 1
+        self.set_pte(vma.vm_mm, address, kfolio, False)
+
+    # --- the stable tree -----------------------------------------------------------------------
+
+    def stable_tree_search(self, content: str) -> StableNode | None:
+        """The node of a content; one whose page is gone is removed on the way (ksm_get_folio)."""
+        node = self.stable_tree.get(content)
+        if node is not None and self.stable_node_is_stale(node):
+            self.remove_node_from_stable_tree(node)
+            return None
+        return node
+
+    def stable_node_is_stale(self, node: StableNode) -> bool:
+        """Whether the page was freed: nobody maps it, and it is not in the swap cache either."""
+        folio = node.folio
+        return folio.stable_node is not node or (folio.mapcount == 0 and folio.slot is None)
+
+    def stable_tree_insert(self, content: str, folio: Folio) -> StableNode:
+        """Turn a page, wherever it is mapped, into the stable one of its content."""
+        node = self.stable_tree[content] = StableNode(self.new_ident(StableNode), content, folio)
+        folio.mapping, folio.stable_node = None, node
+        return node
+
+    def stable_tree_append(self, node: StableNode, vma: Vma, address: int) -> None:
+        """Note the place, with a reference to the VMA's anon_vma of now."""
+        for item in node.items:
+            if item.mm is vma.vm_mm and item.address == address:
+                return
+        for other in self.stable_tree.values():
+            self.remove_items(other, lambda item: item.mm is vma.vm_mm and item.address == address)
+        assert vma.anon_vma is not None
+        self.get_anon_vma(vma.anon_vma)
+        node.items.append(KsmRmapItem(vma.vm_mm, address, vma.anon_vma, linear_page_index(vma, address)))
+
+    def remove_node_from_stable_tree(self, node: StableNode) -> None:
+        """Forget a page that is gone, and let go of its anon_vmas."""
+        self.remove_items(node, lambda item: True)
+        del self.stable_tree[node.content]
+
+    def remove_items(self, node: StableNode, doomed: Callable[[KsmRmapItem], bool]) -> None:
+        """Drop items with their references (remove_rmap_item_from_tree); the last may free an anon_vma."""
+        gone = [item for item in node.items if doomed(item)]
+        node.items = [item for item in node.items if item not in gone]
+        for item in gone:
+            self.ksm_put_anon_vma(item.anon_vma)
+
+    def ksm_put_anon_vma(self, anon_vma: AnonVma) -> None:
+        """Drop an item's reference."""
+        self.put_anon_vma(anon_vma)
+
+    # --- ksmd's scan, and the end of merging -----------------------------------------------------
+
+    def ksmd(self) -> None:
+        """One full scan: drop what is stale, note places that fork has added since."""
+        for node in list(self.stable_tree.values()):
+            if self.stable_node_is_stale(node):
+                self.remove_node_from_stable_tree(node)
+                continue
+            self.remove_items(node, lambda item, node=node: not self.is_merged_at(node, item.mm, item.address))
+            for mm in self.ksm_mms():
+                self.scan_mm(node, mm)
+
+    def ksm_mms(self) -> list[Mm]:
+        """The mms on ksmd's list; those of the processes that run."""
+        return []
+
+    def scan_mm(self, node: StableNode, mm: Mm) -> None:
+        """Note every mergeable place where an mm maps the page (an item is made for a page that fork shared)."""
+        for address, pte in mm.page_table:
+            if isinstance(pte, Pte) and pte.folio is node.folio:
+                vma = mm.lookup(address)
+                if vma is not None and vma.vm_flags & VM_MERGEABLE:
+                    self.stable_tree_append(node, vma, address)
+
+    def is_merged_at(self, node: StableNode, mm: Mm, address: int) -> bool:
+        """Whether an item is still right: the page is mapped there, in a mergeable VMA."""
+        pte, vma = mm.page_table.get(address), mm.lookup(address)
+        mergeable = vma is not None and vma.vm_flags & VM_MERGEABLE
+        return isinstance(pte, Pte) and pte.folio is node.folio and bool(mergeable)
+
+    def unmerge_ksm_pages(self, vma: Vma, start: int, end: int) -> int:
+        """Give the process a page of its own for each merged one (break_ksm); 0 or -ENOMEM.
+
+        The items stay for ksmd: it alone may take them off the stable tree's lists.
+        """
+        for address, pte in vma.vm_mm.page_table.range(start, end):
+            if isinstance(pte, Pte) and pte.folio.stable_node is not None:
+                rc = self.handle_pte_fault(vma, address, write=False, unshare=True)
+                if rc != 0:
+                    return rc
+        return 0

@@ -218,7 +218,7 @@ def _vm_end(vma: Vma) -> int:
 class Mm:
     """struct mm_struct: the VMAs in address order (the maple tree) and the page table."""
 
-    __slots__ = ("brk", "has_pinned", "id", "page_table", "users", "vmas")
+    __slots__ = ("brk", "has_pinned", "id", "page_table", "pinned", "users", "vmas")
 
     def __init__(self, ident: int) -> None:
         self.id = ident
@@ -227,6 +227,7 @@ class Mm:
         self.users = 1
         self.brk = 0  # end of the heap in bytes, 0 before the first brk()
         self.has_pinned = False  # MMF_HAS_PINNED: a page was pinned for DMA once
+        self.pinned: list[tuple[int, Folio]] = []  # pins of this process: address (bytes) at the time, folio
 
     def __repr__(self) -> str:
         return f"mm{self.id}"

@@ -190,6 +190,7 @@ class Process:
     def _mmput(self, mm: Mm) -> None:
         mm.users -= 1
         if mm.users == 0:
+            self.kernel.unpin_all(mm)
             self.kernel.exit_mmap(mm)
 
     def split_folio(self, area: Area) -> None:
@@ -230,6 +231,23 @@ class Process:
         """Move each page to another place in memory; EAGAIN: pinned; EFAULT and EINVAL as for :meth:`swapout`."""
         self._alive()
         self._check(self.kernel.migrate_pages(self.mm, area.start, area.end))
+
+    def pin(self, area: Area, write: bool = True) -> None:
+        """Pin each page for long-term access; EFAULT where that access is not allowed."""
+        self._alive()
+        for index in range(area.pages):
+            self._check(self.kernel.pin_user_page(self.mm, area.page(index), write=write))
+
+    def unpin(self, area: Area) -> None:
+        """Drop one pin of each page; EINVAL for one that is not pinned."""
+        self._alive()
+        for index in range(area.pages):
+            self._check(self.kernel.unpin_user_page(self.mm, area.page(index)))
+
+    def ksm_merge(self, area: Area, content: str) -> None:
+        """Let KSM merge the pages with all others of this content; EINVAL: not mergeable; EBUSY: pinned."""
+        self._alive()
+        self._check(self.kernel.ksm_merge_range(self.mm, area.start, area.end, content))
 
     def walk(self, area: Area, page: int, by: str | None = None) -> list[Visit]:
         """Reverse-map walk of the folio mapped at a page; EFAULT if there is none.
