@@ -63,7 +63,7 @@ class Walk(Located):
 
 @dataclass(frozen=True, slots=True)
 class Ksmd(Located):
-    """``ksmd``: ksmd's next full scan, which drops what no longer holds."""
+    """``ksmd``: ksmd's next full scan, which drops what no longer holds and notes what forks have added."""
 
     call: ClassVar[str] = "ksmd"
 
