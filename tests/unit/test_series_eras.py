@@ -186,6 +186,20 @@ def test_each_anon_vma_is_locked_by_itself(series):
     assert len(locked) == 1
 
 
+@pytest.mark.parametrize("series", LISTS)
+def test_what_ksm_keeps_needs_no_root(series):
+    kernel = kernel_after(series, WRITTEN + "P0 fork P1")
+    own = kernel.processes["P1"].mm.vmas[0].anon_vma
+    kernel.get_anon_vma(own)
+    for process in list(kernel.processes.values()):
+        process.exit()
+    assert list(kernel.live_anon_vmas.values()) == [own]
+    assert list(kernel.copy().live_anon_vmas) == [own.id]
+    kernel.put_anon_vma(own)
+    assert not kernel.live_anon_vmas
+    assert kernel.events.take_reports() == []
+
+
 # --- growth and reuse ------------------------------------------------------------------------------------
 
 

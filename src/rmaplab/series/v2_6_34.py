@@ -120,6 +120,8 @@ class V2_6_34(V3_19):  # noqa: N801
             self.anon_vma_unlock_write(anon_vma)
             if not anon_vma.rb_root.keys:
                 self.put_anon_vma(anon_vma)
+                if anon_vma.refcount:  # KSM keeps it, and it keeps no other
+                    anon_vma.root = anon_vma.parent = anon_vma
             self.anon_vma_chain_free(avc)
         vma.anon_vma_chain.clear()
         vma.anon_vma = None
