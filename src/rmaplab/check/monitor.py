@@ -14,7 +14,7 @@ from rmaplab.check.invariants import InvariantViolation, violations
 from rmaplab.check.state import graph
 from rmaplab.kernel import Kernel
 from rmaplab.kernel.events import KernelBug
-from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE
+from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, PMD_SIZE, VM_STACK_INCOMPLETE_SETUP
 from rmaplab.kernel.pagetable import Pte
 from rmaplab.series import is_foreign
 
@@ -240,10 +240,11 @@ class Monitor(Kernel):
         return super().vma_prepare(*vmas)
 
     def vma_complete(self, anon_vma: AnonVma | None, *vmas: Vma, removed: tuple[Vma, ...] = ()) -> None:
-        """I12 of the zoo: index and address still belong together."""
+        """I12 of the zoo: index and address still belong together, but in exec's stack on its way."""
         super().vma_complete(anon_vma, *vmas, removed=removed)
         for vma in vmas:
-            if self.origins.pop(vma) != vma.vm_start - (vma.vm_pgoff << PAGE_SHIFT):
+            moved = self.origins.pop(vma) != vma.vm_start - (vma.vm_pgoff << PAGE_SHIFT)
+            if moved and vma.vm_flags & VM_STACK_INCOMPLETE_SETUP != VM_STACK_INCOMPLETE_SETUP:
                 self.events.report("AV-046", f"{vma} now starts at {vma.vm_start:#x} with offset {vma.vm_pgoff:#x}")
 
     # --- faults and walks --------------------------------------------------------------------------

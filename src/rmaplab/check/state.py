@@ -182,6 +182,7 @@ class _Encoder:
         out = self.out
         out += (anon_vma.refcount, anon_vma.num_children, anon_vma.num_active_vmas, anon_vma.degree, anon_vma.freed)
         if not anon_vma.freed:
-            out += (self.number(anon_vma.parent), self.number(anon_vma.root))
+            out.append(-1 if anon_vma.parent.freed else self.number(anon_vma.parent))
+            out.append(self.number(anon_vma.root))
         out += [self.vmas.get(avc.vma, -1) for avc in anon_vma.rb_root]
         out.append(-2)

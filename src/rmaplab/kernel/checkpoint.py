@@ -186,5 +186,6 @@ def _copy_anon_vmas(source: Kernel) -> dict[AnonVma, AnonVma]:
         new.linked = old.linked
     for old in live:
         copies[old].root = copies[old.root]
-        copies[old].parent = copies[old.parent]
+        # That of an emptied one, kept by a reference alone, may be gone.
+        copies[old].parent = copies.get(old.parent, old.parent)
     return copies

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Long-term pins: pages that a device may access while the process goes on (mm/gup.c, v7.0).
+"""Long-term pins, pages that a device may access while the process goes on, and mlock's faults (mm/gup.c, v7.0).
 
 FOLL_PIN with FOLL_LONGTERM, as RDMA and VFIO take them.  A pinned anonymous
 page is exclusive from then on (6c287605fd56, v5.19): fork copies it at once,
@@ -8,10 +8,10 @@ and nobody unmaps it.
 
 from __future__ import annotations
 
-from errno import EFAULT, EINVAL
+from errno import EAGAIN, EFAULT, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
-from rmaplab.kernel.flags import VM_SHARED
+from rmaplab.kernel.flags import PAGE_SIZE, VM_ACCESS_FLAGS, VM_SHARED, VM_WRITE
 from rmaplab.kernel.locking import MMAP_LOCK, READ
 from rmaplab.kernel.memory import Memory
 
@@ -80,3 +80,14 @@ class Gup(Memory):
         for _, folio in mm.pinned:
             folio.pins -= folio.anon
         mm.pinned.clear()
+
+    def mm_populate(self, mm: Mm, start: int, end: int) -> int:
+        """Touch every page of a locked range: with a write where that makes it private; errno as mlock returns it."""
+        for address in range(start, end, PAGE_SIZE):
+            vma = mm.lookup(address)
+            if vma is None or not vma.vm_flags & VM_ACCESS_FLAGS:
+                return -ENOMEM
+            rc = self.handle_mm_fault(mm, address, vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE)
+            if rc != 0:
+                return -ENOMEM if rc == -EFAULT else -EAGAIN
+        return 0

@@ -10,6 +10,7 @@ drops it on a later scan only, so an anon_vma may outlive all its VMAs.
 from __future__ import annotations
 
 from errno import EBUSY, EINVAL
+from functools import partial
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import PAGE_SIZE, VM_MERGEABLE
@@ -145,7 +146,7 @@ class Ksm(Gup):
             if self.stable_node_is_stale(node):
                 self.remove_node_from_stable_tree(node)
                 continue
-            self.remove_items(node, lambda item, node=node: not self.is_merged_at(node, item.mm, item.address))
+            self.remove_items(node, partial(self.is_unmerged, node))
             for mm in self.ksm_mms():
                 self.scan_mm(node, mm)
 
@@ -161,11 +162,12 @@ class Ksm(Gup):
                 if vma is not None and vma.vm_flags & VM_MERGEABLE:
                     self.stable_tree_append(node, vma, address)
 
-    def is_merged_at(self, node: StableNode, mm: Mm, address: int) -> bool:
-        """Whether an item is still right: the page is mapped there, in a mergeable VMA."""
-        pte, vma = mm.page_table.get(address), mm.lookup(address)
-        mergeable = vma is not None and vma.vm_flags & VM_MERGEABLE
-        return isinstance(pte, Pte) and pte.folio is node.folio and bool(mergeable)
+    def is_unmerged(self, node: StableNode, item: KsmRmapItem) -> bool:
+        """Whether an item is stale: the page is not mapped there any more, or the VMA is not mergeable."""
+        pte, vma = item.mm.page_table.get(item.address), item.mm.lookup(item.address)
+        if vma is None or not vma.vm_flags & VM_MERGEABLE:
+            return True
+        return not isinstance(pte, Pte) or pte.folio is not node.folio
 
     def unmerge_ksm_pages(self, vma: Vma, start: int, end: int) -> int:
         """Give the process a page of its own for each merged one (break_ksm); 0 or -ENOMEM.

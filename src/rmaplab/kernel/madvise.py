@@ -1,12 +1,186 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""madvise and mlock (mm/madvise.c and mm/mlock.c, v7.0)."""
+"""madvise and mlock (mm/madvise.c and mm/mlock.c, v7.0).
+
+Advice that sets or clears a flag merges or splits VMAs like mprotect, but
+leaves VM_ACCOUNT alone.
+"""
 
 from __future__ import annotations
 
-from rmaplab.kernel.mremap import Mremap
+from errno import EINVAL, ENOMEM
+from typing import TYPE_CHECKING, ClassVar
 
-__all__ = ["Madvise"]
+from rmaplab.kernel.flags import (
+    PAGE_SIZE,
+    TASK_SIZE,
+    VM_DONTCOPY,
+    VM_DONTDUMP,
+    VM_HUGEPAGE,
+    VM_LOCKED,
+    VM_MAYBE_GUARD,
+    VM_MERGEABLE,
+    VM_NOHUGEPAGE,
+    VM_SHARED,
+    VM_WIPEONFORK,
+)
+from rmaplab.kernel.locking import MMAP_LOCK
+from rmaplab.kernel.mremap import Mremap
+from rmaplab.kernel.pagetable import GuardMarker
+
+if TYPE_CHECKING:
+    from rmaplab.kernel.objects import Mm, Vma
+
+__all__ = ["ADVICE", "Madvise"]
+
+_FLAGS = {  # advice: flags set, flags cleared
+    "dontfork": (VM_DONTCOPY, 0),
+    "dofork": (0, VM_DONTCOPY),
+    "wipeonfork": (VM_WIPEONFORK, 0),
+    "keeponfork": (0, VM_WIPEONFORK),
+    "dontdump": (VM_DONTDUMP, 0),
+    "dodump": (0, VM_DONTDUMP),
+    "hugepage": (VM_HUGEPAGE, VM_NOHUGEPAGE),
+    "nohugepage": (VM_NOHUGEPAGE, VM_HUGEPAGE),
+    "mergeable": (VM_MERGEABLE, 0),
+    "unmergeable": (0, VM_MERGEABLE),
+}
+_RANGES = ("dontneed", "guard-install", "guard-remove")
+
+ADVICE = (*_FLAGS, *_RANGES)
+"""What :meth:`Madvise.do_madvise` knows."""
 
 
 class Madvise(Mremap):
-    """madvise and mlock (mm/madvise.c and mm/mlock.c, v7.0)."""
+    """madvise, mlock and munlock."""
+
+    unknown_advice: ClassVar[frozenset[str]] = frozenset()  # what this series answers with EINVAL
+    guards_of_files: ClassVar[bool] = True  # v6.15
+    guards_flag_the_vma: ClassVar[bool] = True  # VM_MAYBE_GUARD, v6.19
+
+    # --- madvise -----------------------------------------------------------------------------
+
+    def do_madvise(self, mm: Mm, start: int, end: int, advice: str) -> int:
+        """Give advice on [start, end) (bytes), VMA by VMA: 0, -EINVAL, or -ENOMEM, also for a hole.
+
+        A hole does not end it: what is mapped behind is advised all the same.
+        """
+        if advice not in ADVICE or advice in self.unknown_advice or not 0 <= start <= end <= TASK_SIZE:
+            return -EINVAL
+        self.locks.acquire(MMAP_LOCK, mm)
+        rc, hole, address = 0, 0, start
+        while address < end and rc == 0:
+            at = mm.find(address)
+            if at == len(mm.vmas) or mm.vmas[at].vm_start >= end:
+                hole = -ENOMEM
+                break
+            vma = mm.vmas[at]
+            if vma.vm_start > address:
+                hole, address = -ENOMEM, vma.vm_start
+            upto = min(end, vma.vm_end)
+            rc = self.madvise_vma_behavior(vma, address, upto, advice)
+            address = upto
+        self.locks.release(MMAP_LOCK, mm)
+        return rc or hole
+
+    def madvise_vma_behavior(self, vma: Vma, start: int, end: int, advice: str) -> int:
+        """One VMA's part of the advice."""
+        match advice:
+            case "dontneed":
+                return self.madvise_dontneed(vma, start, end)
+            case "guard-install":
+                return self.madvise_guard_install(vma, start, end)
+            case "guard-remove":
+                return self.madvise_guard_remove(vma, start, end)
+            case "wipeonfork" if vma.file is not None or vma.vm_flags & VM_SHARED:
+                return -EINVAL
+            case "mergeable" | "unmergeable" if vma.vm_flags & VM_SHARED:
+                return 0  # KSM ignores what it cannot merge
+            case "unmergeable":
+                rc = self.unmerge_ksm_pages(vma, start, end)
+                if rc != 0:
+                    return rc
+        added, removed = _FLAGS[advice]
+        return self.madvise_update_vma(vma, start, end, vma.vm_flags & ~removed | added)
+
+    def madvise_update_vma(self, vma: Vma, start: int, end: int, flags: int) -> int:
+        """Give [start, end) of a VMA new flags; 0 or -ENOMEM."""
+        if flags == vma.vm_flags:
+            return 0
+        modified = self.vma_modify_flags(vma, start, end, flags)
+        if isinstance(modified, int):
+            return modified
+        modified.vm_flags = flags
+        return 0
+
+    def madvise_dontneed(self, vma: Vma, start: int, end: int) -> int:
+        """Zap the pages, but not the guards among them; -EINVAL for locked memory."""
+        if vma.vm_flags & VM_LOCKED:
+            return -EINVAL
+        self.zap_page_range(vma, start, end, keep_guards=True)
+        return 0
+
+    def is_valid_guard_vma(self, vma: Vma, *, allow_locked: bool) -> bool:
+        """Whether a VMA may have guard pages."""
+        if vma.file is not None and not self.guards_of_files:
+            return False
+        return allow_locked or not vma.vm_flags & VM_LOCKED
+
+    def madvise_guard_install(self, vma: Vma, start: int, end: int) -> int:
+        """Make every page of the range a guard; 0, -EINVAL or -ENOMEM.
+
+        The VMA gets an anon_vma before there is any anonymous page: fork
+        copies the page tables of faulted VMAs only, and guards must be copied.
+        """
+        if not self.is_valid_guard_vma(vma, allow_locked=False):
+            return -EINVAL
+        if self.anon_vma_prepare(vma) != 0:
+            return -ENOMEM
+        if self.guards_flag_the_vma:
+            vma.vm_flags |= VM_MAYBE_GUARD
+        self.zap_page_range(vma, start, end, keep_guards=True)
+        for address in range(start, end, PAGE_SIZE):
+            if self.pte_alloc(vma.vm_mm, address) != 0:
+                return -ENOMEM
+            vma.vm_mm.page_table.set(address, GuardMarker())
+        return 0
+
+    def madvise_guard_remove(self, vma: Vma, start: int, end: int) -> int:
+        """Take the guards of a range away; 0 or -EINVAL."""
+        if not self.is_valid_guard_vma(vma, allow_locked=True):
+            return -EINVAL
+        table = vma.vm_mm.page_table
+        for address, entry in table.range(start, end):
+            if isinstance(entry, GuardMarker):
+                table.clear(address)
+        return 0
+
+    # --- mlock -------------------------------------------------------------------------------
+
+    def do_mlock(self, mm: Mm, start: int, end: int) -> int:
+        """Lock [start, end) in memory and fault it in; 0, -ENOMEM for a hole or an inaccessible page, or -EAGAIN.
+
+        -EAGAIN: no memory for a page; what was locked stays locked.
+        """
+        rc = self.apply_vma_lock_flags(mm, start, end, VM_LOCKED)
+        return rc if rc != 0 else self.mm_populate(mm, start, end)
+
+    def do_munlock(self, mm: Mm, start: int, end: int) -> int:
+        """Unlock [start, end); 0 or -ENOMEM."""
+        return self.apply_vma_lock_flags(mm, start, end, 0)
+
+    def apply_vma_lock_flags(self, mm: Mm, start: int, end: int, locked: int) -> int:
+        """Set or clear VM_LOCKED, VMA by VMA up to the first hole; 0 or -ENOMEM."""
+        if not 0 <= start < end <= TASK_SIZE:
+            return -EINVAL
+        self.locks.acquire(MMAP_LOCK, mm)
+        rc, address = 0, start
+        while address < end and rc == 0:
+            vma = mm.lookup(address)
+            if vma is None:
+                rc = -ENOMEM
+                break
+            upto = min(end, vma.vm_end)
+            rc = self.madvise_update_vma(vma, address, upto, vma.vm_flags & ~VM_LOCKED | locked)
+            address = upto
+        self.locks.release(MMAP_LOCK, mm)
+        return rc

@@ -7,14 +7,16 @@ negative errno.
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOMEM
+from errno import EFAULT, EINVAL, ENOMEM, EPERM
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import (
     PAGE_SHIFT,
+    PAGE_SIZE,
     TASK_SIZE,
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
+    VM_GROWSDOWN,
     VM_NORESERVE,
     VM_READ,
     VM_SHARED,
@@ -28,6 +30,9 @@ if TYPE_CHECKING:
     from rmaplab.kernel.objects import Mm, Vma
 
 __all__ = ["Mmap"]
+
+MMAP_MIN_ADDR = 0x10000
+STACK_GUARD_GAP = 256 * PAGE_SIZE
 
 
 class Mmap(Migrate):
@@ -93,6 +98,46 @@ class Mmap(Migrate):
         if self.vma_merge_new_range(vmg) is not None:
             return 0
         return -ENOMEM if vmg.oom else self.mmap_new_vma(mm, start, end, vmg.pgoff, flags)
+
+    # --- the stack ---------------------------------------------------------------------------
+
+    def expand_stack(self, mm: Mm, address: int) -> int:
+        """Let the VMA above ``address`` (bytes) grow down to it, if it is a stack; 0, -EFAULT or -ENOMEM."""
+        self.locks.acquire(MMAP_LOCK, mm)
+        at = mm.find(address)
+        rc = -EFAULT
+        if at < len(mm.vmas) and mm.vmas[at].vm_flags & VM_GROWSDOWN:
+            vma = mm.vmas[at]
+            rc = 0 if vma.vm_start <= address else self.expand_downwards(vma, address)
+        self.locks.release(MMAP_LOCK, mm)
+        return rc
+
+    def expand_downwards(self, vma: Vma, address: int) -> int:
+        """Move a stack's start down; 0, -EPERM at the bottom, or -ENOMEM, also if it came too near to something.
+
+        An anon_vma comes first, even for a stack that was never written to,
+        and stays if nothing comes of it.
+        """
+        mm = vma.vm_mm
+        address &= -PAGE_SIZE
+        if address < MMAP_MIN_ADDR:
+            return -EPERM
+        at = mm.vmas.index(vma)
+        prev = mm.vmas[at - 1] if at else None
+        if prev is not None and not prev.vm_flags & VM_GROWSDOWN and prev.vm_flags & VM_ACCESS_FLAGS:
+            if address - prev.vm_end < STACK_GUARD_GAP:
+                return -ENOMEM
+        elif prev is not None and prev.vm_end > address:
+            return -ENOMEM
+        if self.vma_iter_prealloc() != 0 or self.anon_vma_prepare(vma) != 0:
+            return -ENOMEM
+        grow = (vma.vm_start - address) >> PAGE_SHIFT
+        if grow > vma.vm_pgoff:
+            return -ENOMEM
+        locked = self.vma_prepare(vma)
+        self.vma_set_range(vma, address, vma.vm_end, vma.vm_pgoff - grow)
+        self.vma_complete(locked, vma)
+        return 0
 
     # --- munmap and exit -------------------------------------------------------------------
 

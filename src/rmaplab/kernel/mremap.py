@@ -20,11 +20,9 @@ from rmaplab.kernel.flags import (
     VM_LOCKED,
     VM_MERGEABLE,
     VM_SHARED,
-    VM_WRITE,
 )
 from rmaplab.kernel.locking import MMAP_LOCK
 from rmaplab.kernel.move_page_tables import MovePageTables
-from rmaplab.kernel.pagetable import Pte
 
 if TYPE_CHECKING:
     from rmaplab.kernel.objects import Mm, Vma
@@ -80,15 +78,8 @@ class Mremap(MovePageTables):
         vma = mm.lookup(rc) if rc > 0 and new_len > old_len else None
         self.locks.release(MMAP_LOCK, mm)
         if vma is not None and vma.vm_flags & VM_LOCKED:
-            self.mm_populate(mm, rc + old_len, new_len - old_len)
+            self.mm_populate(mm, rc + old_len, rc + new_len)  # what fails is left for later faults
         return rc
-
-    def mm_populate(self, mm: Mm, start: int, length: int) -> None:
-        """Fault the pages of [start, start + length) in, as mlock promises; what fails is left for later faults."""
-        for address in range(start, start + length, PAGE_SIZE):
-            vma = mm.lookup(address)
-            if vma is not None:
-                self.handle_mm_fault(mm, address, vma.vm_flags & (VM_WRITE | VM_SHARED) == VM_WRITE)
 
     def remap_one(self, vrm: VmaRemap) -> int:
         """Resize, or move what begins in one VMA."""
@@ -236,14 +227,9 @@ class Mremap(MovePageTables):
 
     def prep_move_vma(self, vrm: VmaRemap, vma: Vma) -> int:
         """Break the KSM pages, whose items know them by their address; 0 or -ENOMEM."""
-        if not vma.vm_flags & VM_MERGEABLE or vma.anon_vma is None:
+        if not vma.vm_flags & VM_MERGEABLE:
             return 0
-        for address, entry in vrm.mm.page_table.range(vrm.addr, vrm.addr + vrm.old_len):
-            if isinstance(entry, Pte) and entry.folio.stable_node is not None:
-                rc = self.handle_pte_fault(vma, address, write=False, unshare=True)
-                if rc != 0:
-                    return rc
-        return 0
+        return self.unmerge_ksm_pages(vma, vrm.addr, vrm.addr + vrm.old_len)
 
     def unmap_source_vma(self, vrm: VmaRemap, vma: Vma, addr: int, length: int) -> None:
         """Unmap the old place, or, after a failure, the new one.

@@ -10,6 +10,7 @@ import os
 from errno import EFAULT, EINVAL, ESRCH
 from typing import TYPE_CHECKING, NamedTuple
 
+from rmaplab.kernel.exec import STACK_FLAGS, STACK_TOP
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_SHARED, prot_flags
 from rmaplab.kernel.objects import Mm
 from rmaplab.kernel.pagetable import SwapPte
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["MMAP_BASE", "Area", "Process"]
 
 MMAP_BASE = 0x7F00_0000_0000
+HEAP_BASE = 0x5555_5555_6000
 MMAP_GAP = 16 * PAGE_SIZE  # between areas placed by default: they never touch
 
 
@@ -151,6 +153,47 @@ class Process:
         for index in range(area.pages) if page is None else (page,):
             self._check(self.kernel.handle_mm_fault(self.mm, area.page(index), write))
 
+    def madvise(self, area: Area, advice: str) -> None:
+        """Give advice on the area, such as ``dontfork``; EINVAL if it does not suit, ENOMEM for a hole."""
+        self._alive()
+        self._check(self.kernel.do_madvise(self.mm, area.start, area.end, advice))
+
+    def mlock(self, area: Area) -> None:
+        """Lock the area in memory, and fault it in; ENOMEM for a hole, EAGAIN if memory runs out."""
+        self._alive()
+        self._check(self.kernel.do_mlock(self.mm, area.start, area.end))
+
+    def munlock(self, area: Area) -> None:
+        """Unlock the area."""
+        self._alive()
+        self._check(self.kernel.do_munlock(self.mm, area.start, area.end))
+
+    def brk(self, pages: int) -> Area:
+        """Let the heap grow by so many pages, or shrink; the whole of it."""
+        self._alive()
+        end = self.mm.brk or HEAP_BASE
+        new_end = end + (pages << PAGE_SHIFT)
+        if new_end < HEAP_BASE:
+            self._check(-EINVAL)
+        self._check(self.kernel.do_brk(self.mm, end, new_end))
+        return Area(HEAP_BASE, (new_end - HEAP_BASE) >> PAGE_SHIFT)
+
+    def stack_grow(self, pages: int) -> Area:
+        """Write so many pages below the stack's lowest, which makes it grow; the whole of it.
+
+        A process without a stack gets one of one page first.
+        """
+        self._alive()
+        kernel, mm = self.kernel, self.mm
+        area = self.areas.get("stack")
+        if area is None:
+            area = Area(STACK_TOP - PAGE_SIZE, 1)
+            self._check(kernel.do_mmap(mm, area.start, area.end, STACK_FLAGS))
+        lowest = area.start - (pages << PAGE_SHIFT)
+        self._check(kernel.expand_stack(mm, lowest))
+        self._check(kernel.handle_mm_fault(mm, lowest, True))
+        return Area(lowest, area.pages + pages)
+
     def fork(self, name: str | None = None) -> Process:
         """A child with a copy of the address space; named after the next free number by default."""
         self._alive()
@@ -175,10 +218,32 @@ class Process:
         self.mm.users += 1
         return task
 
-    def exec(self) -> None:
-        """Leave the address space for a new, empty one."""
+    def exec(self) -> Area:
+        """Run a new program: a new address space with nothing but a stack, whose top page has the arguments.
+
+        A failure up to there leaves the process as it was (ENOMEM, E2BIG); a
+        later one, which the kernel answers with SIGKILL, ends it.
+        """
         self._alive()
-        old, self.mm = self.mm, Mm(self.kernel.new_ident(Mm))
+        mm = self.kernel.bprm_mm_init()
+        if isinstance(mm, int):
+            self._check(mm)
+        assert isinstance(mm, Mm)
+        self.begin_new_exec(mm)
+        rc = self.kernel.setup_arg_pages(mm)
+        if rc != 0:
+            self.exit()
+        self._check(rc)
+        stack = mm.vmas[-1]
+        area = Area(stack.vm_start, (stack.vm_end - stack.vm_start) >> PAGE_SHIFT)
+        self.areas = {"stack": area}
+        return area
+
+    def begin_new_exec(self, mm: Mm | None = None) -> None:
+        """Leave the address space for another, by default an empty one."""
+        old, self.mm = self.mm, Mm(self.kernel.new_ident(Mm)) if mm is None else mm
+        self.mmap_hint = MMAP_BASE
+        self.areas = {}
         self._mmput(old)
 
     def exit(self) -> None:

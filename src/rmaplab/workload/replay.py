@@ -188,7 +188,7 @@ class _Machine:
         """A new address space, with the areas that the kernel and the loader's first steps made."""
         if task in self.tasks:
             self.walk_all(self.tasks[task].mm)
-            self.tasks[task].exec()
+            self.tasks[task].begin_new_exec()
         else:
             self.tasks[task] = self.kernel.spawn(f"{self.prefix}{task}")
         mm = self.tasks[task].mm
