@@ -14,12 +14,13 @@ from rmaplab.kernel.process import Area as PageRange
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rmaplab.kernel import Kernel
+    from rmaplab.kernel import Kernel, Process
     from rmaplab.kernel.objects import Pte
 
 __all__ = [
     "FAMILY",
     "MAX_PROCESSES",
+    "MOVES",
     "PAGES",
     "PLAIN",
     "WINDOW",
@@ -53,6 +54,14 @@ class Call(NamedTuple):
     file: str | None = None
     child: str = ""
     shared: bool = False
+    to: int | None = None  # of mremap: the first page of the new place, None for the old one
+    size: int = 0  # and the new number of pages
+    dontunmap: bool = False
+
+    @property
+    def target(self) -> int | None:
+        """Address of the new place, in bytes."""
+        return None if self.to is None else WINDOW + (self.to << PAGE_SHIFT)
 
     @property
     def start(self) -> int:
@@ -70,6 +79,11 @@ class Call(NamedTuple):
             return f"{self.process} mprotect {where} {self.prot}"
         if self.name == "fork":
             return f"{self.process} fork {self.child}"
+        if self.name == "mremap":
+            if self.target is None:
+                return f"{self.process} mremap {where} M pages={self.size}  # where it is, without leave to move"
+            options = f"at={self.target:#x}" + " dontunmap" * self.dontunmap
+            return f"{self.process} mremap {where} M {options} pages={self.size}"
         return f"{self.process} {self.name}" + (f" {where}" if self.name != "exit" else "")
 
 
@@ -144,11 +158,26 @@ class Model:
                 process.fork(call.child)
             elif call.name == "exit":
                 process.exit()
+            elif call.name == "mremap":
+                return self.mremap(process, call)
             else:
                 getattr(process, call.name)(area)
         except OSError as error:
             return error.errno or -1
         return 0
+
+    def mremap(self, process: Process, call: Call) -> int:
+        """Move to the named place, or resize without leave to move."""
+        new = self.kernel.do_mremap(
+            process.mm,
+            call.start,
+            call.pages << PAGE_SHIFT,
+            call.size << PAGE_SHIFT,
+            new_addr=call.target,
+            dontunmap=call.dontunmap,
+            maymove=call.to is not None,
+        )
+        return max(-new, 0)
 
     def alive(self) -> list[str]:
         """Names of the modelled processes."""
@@ -190,6 +219,13 @@ class Mix:
 
 
 PLAIN = Mix("plain", {"mmap": 24, "mprotect": 26, "write": 22, "read": 7, "munmap": 8, "fork": 9, "exit": 4})
+MOVES = Mix(
+    "moves",
+    {"mmap": 18, "mprotect": 6, "write": 22, "read": 3, "munmap": 12, "fork": 8, "exit": 1, "mremap": 32},
+    processes=3,
+    calls=35,
+    prots=("rw",) * 12 + ("r",) * 2 + ("rwx",),
+)
 FAMILY = Mix(
     "family",
     {"mmap": 12, "mprotect": 18, "write": 22, "read": 4, "munmap": 6, "fork": 24, "exit": 14},
@@ -221,12 +257,23 @@ def generate(mix: Mix, seed: int) -> list[Call]:
             program.append(Call(process, verb))
         elif verb in {"read", "write"}:
             program.append(Call(process, verb, rng.randrange(PAGES)))
+        elif verb == "mremap":
+            program.append(_mremap(rng, process))
         else:
             prot = "" if verb == "munmap" else rng.choice(mix.prots)
             file = "f" if verb == "mmap" and rng.random() < mix.file_share else None
             shared = file is not None and rng.random() < mix.shared_share
             program.append(Call(process, verb, *_range(rng, 1), prot, file, shared=shared))
     return program
+
+
+def _mremap(rng: random.Random, process: str) -> Call:
+    """A move, most of them of the same size, or a change of size in place."""
+    pages, dontunmap = rng.randint(1, PAGES // 2), rng.random() < 0.3
+    size = pages if dontunmap or rng.random() < 0.6 else rng.randint(1, PAGES // 2)
+    to = rng.randint(0, PAGES - size) if dontunmap or size == pages or rng.random() < 0.4 else None
+    first = rng.randint(0, PAGES - max(pages, size))
+    return Call(process, "mremap", first, pages, to=to, size=size, dontunmap=dontunmap)
 
 
 def _range(rng: random.Random, least: int) -> tuple[int, int]:

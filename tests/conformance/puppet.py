@@ -17,15 +17,18 @@ import struct
 import sys
 
 REQUEST = struct.Struct("<4sIIQQ")  # verb, protection or slot, FILE and SHARED, address, length in bytes
+# For mremap: verb, new length, new address or 0 for the old one, old address, old length and DONTUNMAP.
 ANSWER = struct.Struct("<iI")  # errno or 0; the process id of a new child
 
-MMAP, MUNMAP, MPROTECT = b"mmap", b"unmp", b"prot"
+MMAP, MUNMAP, MPROTECT, MREMAP = b"mmap", b"unmp", b"prot", b"remp"
 READ, WRITE = b"read", b"writ"  # ordinary accesses: SIGSEGV where they are not allowed
 TRY_READ, TRY_WRITE = b"tryr", b"tryw"  # accesses by system calls: EFAULT where they are not allowed
 FORK, EXIT = b"fork", b"exit"
 
 PROT = {"r": 1, "w": 2, "x": 4}
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x1, 0x2, 0x10, 0x20
+MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 0x1, 0x2, 0x4
+DONTUNMAP = 0x1
 FILE, SHARED = 0x1, 0x2  # what is mapped: the file all puppets have, or nothing; shared, or private
 PR_SET_CHILD_SUBREAPER = 36
 FILE_BYTES = 64 << 12
@@ -38,7 +41,7 @@ class Puppet:
         self.channels = channels
         self.own = channels[0]
         self.libc = ctypes.CDLL(None, use_errno=True)
-        self.libc.mmap.restype = ctypes.c_void_p
+        self.libc.mmap.restype = self.libc.mremap.restype = ctypes.c_void_p
         self.libc.read.restype = self.libc.write.restype = ctypes.c_ssize_t
         self.zero = os.open("/dev/zero", os.O_RDONLY)
         self.pipe = os.pipe()
@@ -82,6 +85,11 @@ class Puppet:
             libc.munmap(at, size)
         elif verb == MPROTECT:
             libc.mprotect(at, size, argument)
+        elif verb == MREMAP:
+            flags = MREMAP_MAYMOVE | MREMAP_FIXED if what else 0
+            flags |= MREMAP_DONTUNMAP if length & DONTUNMAP else 0
+            old, new = ctypes.c_size_t(length & ~DONTUNMAP), ctypes.c_size_t(argument)
+            libc.mremap(at, old, new, flags, ctypes.c_void_p(what))
         elif verb == READ:
             ctypes.string_at(address, 1)
         elif verb == WRITE:

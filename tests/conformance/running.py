@@ -210,6 +210,10 @@ class RunningKernel:
             except PuppetDiedError:
                 self.tasks.pop(call.process).close()
                 return EFAULT
+        if call.name == "mremap":
+            old = length | (puppet.DONTUNMAP if call.dontunmap else 0)
+            size, target = call.size << PAGE_SHIFT, call.target or 0
+            return self._ask(task.slot, task.pidfd, puppet.MREMAP, size, target, call.start, old)[0]
         verb = {"mmap": puppet.MMAP, "munmap": puppet.MUNMAP, "mprotect": puppet.MPROTECT}[call.name]
         prot = sum(bit for letter, bit in puppet.PROT.items() if letter in call.prot)
         what = (puppet.FILE if call.file else 0) | (puppet.SHARED if call.shared else 0)

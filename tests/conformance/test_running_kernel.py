@@ -18,10 +18,12 @@ from typing import TYPE_CHECKING
 
 import counters
 import pytest
-from programs import FAMILY, PLAIN, Call, Difference, Mix, Model, generate, run, shrink
+from programs import FAMILY, MOVES, PLAIN, Call, Difference, Mix, Model, generate, run, shrink
 from running import RunningKernel, release, series_of_release, unusable
 
 from rmaplab.kernel.flags import VM_ACCOUNT
+from rmaplab.kernel.rmap import Operation
+from rmaplab.kernel.vma import CopiedVma
 from rmaplab.scenario import parse
 from rmaplab.series import SERIES
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from rmaplab.kernel import Kernel
+    from rmaplab.kernel.mremap import VmaRemap
     from rmaplab.kernel.objects import AnonVma, Pte, Vma
 
 REASON = unusable()
@@ -37,6 +40,7 @@ pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 PROGRAMS = int(os.environ.get("RMAPLAB_CONFORMANCE_PROGRAMS", "300"))  # of each mix; more find more
 HERE = SERIES[series_of_release(release())]
 FILES = dataclasses.replace(PLAIN, name="files", file_share=0.5, shared_share=0.3)
+MOVED_FILES = dataclasses.replace(MOVES, name="moved files", file_share=0.5, shared_share=0.3)
 SCRIPTS = 4
 MARGIN = 0.1
 
@@ -62,7 +66,11 @@ def first_difference(
     return None
 
 
-@pytest.mark.parametrize("mix", [PLAIN, FAMILY, FILES], ids=lambda mix: mix.name)
+SINCE_6_17 = pytest.mark.skipif(release() < (6, 17), reason="until 6.17 a move stays within one VMA")
+MIXES = [PLAIN, FAMILY, FILES, pytest.param(MOVES, marks=SINCE_6_17), pytest.param(MOVED_FILES, marks=SINCE_6_17)]
+
+
+@pytest.mark.parametrize("mix", MIXES, ids=lambda mix: mix.name)
 def test_the_model_does_what_the_kernel_does(kernel: RunningKernel, mix: Mix) -> None:
     found = first_difference(kernel, HERE, mix, range(PROGRAMS))
     if found is not None:
@@ -110,21 +118,48 @@ class AccountIsForEver(HERE):
 class ReadsTakeAnonVmas(HERE):
     """A read fault prepares the VMA, too."""
 
-    def handle_pte_fault(self, vma: Vma, address: int, write: bool) -> int:
-        return self.anon_vma_prepare(vma) or super().handle_pte_fault(vma, address, write)
+    def handle_pte_fault(self, vma: Vma, address: int, write: bool, *, unshare: bool = False) -> int:
+        return self.anon_vma_prepare(vma) or super().handle_pte_fault(vma, address, write, unshare=unshare)
 
 
 class CopiedPagesStayMapped(HERE):
     """Copy on write forgets that the writer maps the old page no more."""
 
-    def do_wp_page(self, vma: Vma, address: int, pte: Pte) -> int:
+    def do_wp_page(self, vma: Vma, address: int, pte: Pte, *, unshare: bool = False) -> int:
         mapcount = pte.folio.mapcount
-        rc = super().do_wp_page(vma, address, pte)
+        rc = super().do_wp_page(vma, address, pte, unshare=unshare)
         pte.folio.mapcount = mapcount
         return rc
 
 
+class LeftBehindVmasStayFaulted(HERE):
+    """A VMA whose pages have all been moved away keeps its anon_vma."""
+
+    def dontunmap_complete(self, vrm: VmaRemap, vma: Vma, new: Vma) -> None:
+        """Nothing is done."""
+
+
+class UnfaultedVmasKeepTheirOffset(HERE):
+    """A VMA without pages does not take the page offset of the place it is moved to."""
+
+    def copy_vma(self, vma: Vma, start: int, end: int, pgoff: int, keep_source: bool) -> CopiedVma | None:
+        new = self.vm_area_dup(vma)
+        assert new is not None
+        self.vma_set_range(new, start, end, pgoff)
+        self.anon_vma_clone(new, vma, Operation.REMAP)
+        self.vma_link(new)
+        return CopiedVma(new, vma, False)
+
+
+class InheritedVmasDoNotGrow(HERE):
+    """A VMA inherited by fork does not grow in place."""
+
+    def vma_merge_extend(self, vma: Vma, delta: int) -> Vma | None:
+        return None if self.vma_is_fork_child(vma) else super().vma_merge_extend(vma, delta)
+
+
 WRONG = [
+    *((wrong, MOVES) for wrong in (LeftBehindVmasStayFaulted, UnfaultedVmasKeepTheirOffset, InheritedVmasDoNotGrow)),
     (SERIES["v6.12" if HERE.name != "v6.12" else "v6.18"], PLAIN),
     (NobodySharesAnonVmas, PLAIN),
     (ForkChildrenShareAnonVmas, FAMILY),
