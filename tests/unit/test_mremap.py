@@ -318,3 +318,18 @@ def test_what_cannot_be_is_refused_and_changes_nothing(kernel, parent, addr, old
     rc = kernel.do_mremap(parent.mm, BASE + addr * PAGE_SIZE, old * PAGE_SIZE, new * PAGE_SIZE, **options)
     assert rc == -error
     assert (list(parent.mm.page_table), layout(parent)) == before
+
+
+# --- KSM ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_page_merged_by_ksm_is_given_back_before_it_moves(kernel, parent):
+    # Its item knows it by address and anon_vma; at the new place ksmd may merge it again.
+    area = written(parent, 2, at=BASE)
+    parent.madvise(area, "mergeable")
+    parent.ksm_merge(area, "X")
+    (node,) = kernel.stable_tree.values()
+    assert folio(parent, area) is folio(parent, area, 1) is node.folio
+    moved = parent.mremap(area, at=FAR)
+    assert node.folio.mapcount == 0
+    assert [folio(parent, moved, page).mapping for page in (0, 1)] == chain(parent) * 2
