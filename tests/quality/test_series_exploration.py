@@ -7,8 +7,9 @@ import pytest
 from explored import BOUNDS, every_series_explored, violated
 
 from rmaplab.check.explore import explore
+from rmaplab.check.soak import soak
 from rmaplab.scenario import parse
-from rmaplab.series import SERIES
+from rmaplab.series import SERIES, find
 
 Z11_SCENARIO = """\
 P0 mmap A 1 at=0x7f0000000000
@@ -77,3 +78,24 @@ def test_a_single_list_has_fewer_states_and_far_fewer_ways_to_fail(explored):
     old, new = explored["v2.6.32"], explored["v7.0"]
     assert old.states < new.states
     assert 0 < old.failures["points"] < new.failures["points"] / 2
+
+
+# --- all operations --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("series", "known"),
+    [
+        ("v2.6.32", set()),
+        ("v2.6.34", set()),
+        ("v3.19", {"AV-033", "AV-050"}),
+        ("v5.5", {"AV-008", "AV-043"}),
+        ("v6.0", set()),
+        ("v6.12.112", set()),
+        ("v7.3", set()),
+    ],
+)
+def test_random_calls_of_every_kind_violate_nothing_but_what_is_known(series, known):
+    result = soak(find(series), range(25), calls=40)
+    assert result.operations > 1000
+    assert {report.id for finding in result.findings for report in finding.violations} <= known
