@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from random import Random
 from typing import TYPE_CHECKING
 
 from rmaplab.check.execute import NO_PLAN, Plan, execute
@@ -84,7 +85,7 @@ class _History:
     def __init__(self, series: type[Monitor], seed: int, result: Soak) -> None:
         self.seed = seed
         self.result = result
-        self.generator = Generator(seed)
+        self.generator = Generator(Random(seed))
         self.kernel = series()
         self.kernel.reached = result.reached
         self.kernel.spawn("P0")

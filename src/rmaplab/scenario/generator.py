@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Draws calls from a seed: random histories over every operation the model knows.
+"""Draws calls at random: histories over every operation the model knows.
 
-What may be drawn depends on the state, the rest on the seed.  Each history
-uses a subset of the operations only, chosen by its seed: rare combinations of
-few operations come up far more often than if all were always mixed.
+What may be drawn depends on the state, the rest on the source of random
+numbers.  Each history uses a subset of the operations only: rare combinations
+of few operations come up far more often than if all were always mixed.
 """
 
 from __future__ import annotations
 
-from random import Random
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import PAGE_SIZE, VM_MERGEABLE, VM_WRITE
@@ -41,6 +40,8 @@ from rmaplab.scenario.calls import (
 from rmaplab.scenario.statements import Ksmd
 
 if TYPE_CHECKING:
+    from random import Random
+
     from rmaplab.kernel import Kernel, Process
 
 __all__ = ["Drawn", "Generator"]
@@ -80,8 +81,8 @@ EXTRA = {
 class Generator:
     """The calls of one history."""
 
-    def __init__(self, seed: int) -> None:
-        self.random = Random(seed)
+    def __init__(self, random: Random) -> None:
+        self.random = random
         extra = self.random.sample(sorted(EXTRA), self.random.randint(0, 6))
         self.weights = CORE | {kind: EXTRA[kind] for kind in extra}
         self.fork_from = self.random.choice((0, 0, 10, 20))  # only what was not inherited merges freely
