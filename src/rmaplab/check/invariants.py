@@ -322,3 +322,10 @@ def _one_mm(state: State) -> Iterator[str]:
 
 watched("AV-045", "the kernel does not crash", _RMAP)
 watched("AV-046", "a VMA's page offset moves with its start, so that each page keeps its index", _VMA)
+watched(
+    "AV-052",
+    "a merge is not refused for anon_vmas that are equal, or for one that is lacking where nothing was inherited",
+    _VMA,
+    needs="merges_into_unfaulted",
+)
+watched("AV-053", "a page that its last mapper writes to is named after that VMA's own anon_vma", "mm/memory.c")

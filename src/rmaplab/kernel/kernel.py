@@ -37,6 +37,7 @@ class Kernel(Fork):
     counts_together: ClassVar[bool] = False  # one ``degree`` instead (v3.19 to v5.19)
     reuses: ClassVar[bool] = True  # fork may adopt an ancestor's anon_vma (v3.19)
     has_interval_trees: ClassVar[bool] = True  # not lists in order of insertion (v3.7)
+    merges_into_unfaulted: ClassVar[bool] = True  # an unfaulted VMA may absorb a faulted one (v6.16)
     spares_fork_children: ClassVar[bool] = True  # they do not merge with unfaulted ranges (v3.0)
     has_root_lock: ClassVar[bool] = True  # one lock for a tree, whose root is pinned (v2.6.36)
     has_chains: ClassVar[bool] = True  # a VMA has links to several anon_vmas (v2.6.34)

@@ -26,6 +26,7 @@ class V6_12(V6_18):  # noqa: N801
     commits: ClassVar[tuple[str, ...]] = ()
     release = "v6.12"
     summary = "merge rule of v6.15 and before"
+    merges_into_unfaulted = False
 
     def is_mergeable_anon_vma(self, vmg: VmaMerge, target: Vma) -> bool:
         """Equal anon_vmas, or one side unfaulted and the absorbing VMA's chain singular."""
