@@ -11,7 +11,7 @@ from __future__ import annotations
 from errno import EAGAIN, EFAULT, EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
-from rmaplab.kernel.flags import PAGE_SIZE, VM_ACCESS_FLAGS, VM_SHARED, VM_WRITE
+from rmaplab.kernel.flags import PAGE_SIZE, VM_ACCESS_FLAGS, VM_READ, VM_SHARED, VM_WRITE
 from rmaplab.kernel.locking import MMAP_LOCK, READ
 from rmaplab.kernel.memory import Memory
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from rmaplab.kernel.pagetable import Pte
 
 __all__ = ["Gup"]
-
-FAULTS = 3  # that one page takes at most: in, from the zero page, and from somebody else's page
 
 
 class Gup(Memory):
@@ -36,20 +34,26 @@ class Gup(Memory):
         """
         self.locks.acquire(MMAP_LOCK, mm, READ)
         mm.has_pinned = True
-        rc = -EFAULT
-        for _ in range(FAULTS):
-            pte, vma = mm.page_table.present(address), mm.lookup(address)
-            if pte is not None and vma is not None and self.can_follow_page(pte, vma, write=write):
+        while True:
+            vma = mm.lookup(address)
+            rc = -EFAULT if vma is None else self.check_vma_flags(vma, write=write)
+            if rc != 0:
+                break
+            assert vma is not None
+            pte = mm.page_table.present(address)
+            if pte is not None and self.can_follow_page(pte, vma, write=write):
                 mm.pinned.append((address, pte.folio))
                 pte.folio.pins += pte.folio.anon
-                rc = 0
                 break
-            unshare = pte is not None and not write
-            rc = self.fault_in(mm, address, write, unshare=unshare)
+            rc = self.fault_in(mm, address, write, unshare=pte is not None and not write)
             if rc != 0:
                 break
         self.locks.release(MMAP_LOCK, mm)
         return rc
+
+    def check_vma_flags(self, vma: Vma, *, write: bool) -> int:
+        """0, or -EFAULT for a VMA that does not allow the access, whatever is mapped there already."""
+        return 0 if vma.vm_flags & (VM_WRITE if write else VM_READ) else -EFAULT
 
     def can_follow_page(self, pte: Pte, vma: Vma, *, write: bool) -> bool:
         """Whether a present entry will do as it is (follow_page_pte): writable, or with nothing to unshare."""
@@ -68,12 +72,13 @@ class Gup(Memory):
         """Drop a pin of the page that is at an address (bytes), or was when it was pinned; 0 or -EINVAL."""
         pte = mm.page_table.present(address)
         here = None if pte is None else pte.folio
-        for at, (pinned_at, folio) in enumerate(mm.pinned):
-            if folio is here or pinned_at == address:
-                del mm.pinned[at]
-                folio.pins -= folio.anon
-                return 0
-        return -EINVAL
+        pins = [pin for pin in mm.pinned if pin[1] is here or pin[0] == address]
+        if not pins:
+            return -EINVAL
+        pin = min(pins, key=lambda pin: (pin[1] is not here, pin[0] != address))
+        mm.pinned.remove(pin)
+        pin[1].pins -= pin[1].anon
+        return 0
 
     def unpin_all(self, mm: Mm) -> None:
         """The device lets go of everything when the process ends."""

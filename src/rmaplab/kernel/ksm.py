@@ -55,11 +55,22 @@ class Ksm(Gup):
         if pte.folio.stable_node is not None:
             if pte.folio.stable_node.content != content:
                 return -EINVAL  # a page of KSM is never written to
-            self.stable_tree_append(pte.folio.stable_node, vma, address)
+            self.merge_ksm_page(pte.folio.stable_node, vma, address)
             return 0
+        self.remove_rmap_item_from_tree(mm, address)  # of a page that was here before
         if pte.folio.order and self.split_folio_locked(pte.folio) != 0:
             return -EBUSY
         return self.try_to_merge_one_page(vma, address, content)
+
+    def merge_ksm_page(self, node: StableNode, vma: Vma, address: int) -> None:
+        """Note a place that maps a page of KSM already, unless it is noted (a page that fork shared).
+
+        A place is known by its address: if another VMA was there at the time,
+        the item still names the anon_vma of that one.
+        """
+        if not any(item.mm is vma.vm_mm and item.address == address for item in node.items):
+            self.remove_rmap_item_from_tree(vma.vm_mm, address)
+            self.stable_tree_append(node, vma, address)
 
     def try_to_merge_one_page(self, vma: Vma, address: int, content: str) -> int:
         """Make a small page the stable one of its content, or put the stable one in its place; 0 or -EBUSY."""
@@ -112,15 +123,15 @@ class Ksm(Gup):
         return node
 
     def stable_tree_append(self, node: StableNode, vma: Vma, address: int) -> None:
-        """Note the place, with a reference to the VMA's anon_vma of now."""
-        for item in node.items:
-            if item.mm is vma.vm_mm and item.address == address:
-                return
-        for other in self.stable_tree.values():
-            self.remove_items(other, lambda item: item.mm is vma.vm_mm and item.address == address)
+        """Note the place, with a reference to the VMA's anon_vma of now; walks begin with the latest."""
         assert vma.anon_vma is not None
         self.get_anon_vma(vma.anon_vma)
-        node.items.append(KsmRmapItem(vma.vm_mm, address, vma.anon_vma, linear_page_index(vma, address)))
+        node.items.insert(0, KsmRmapItem(vma.vm_mm, address, vma.anon_vma, linear_page_index(vma, address)))
+
+    def remove_rmap_item_from_tree(self, mm: Mm, address: int) -> None:
+        """Forget what was merged at an address (bytes): there is one item for each at most."""
+        for node in self.stable_tree.values():
+            self.remove_items(node, lambda item: item.mm is mm and item.address == address)
 
     def remove_node_from_stable_tree(self, node: StableNode) -> None:
         """Forget a page that is gone, and let go of its anon_vmas."""
@@ -128,8 +139,10 @@ class Ksm(Gup):
         del self.stable_tree[node.content]
 
     def remove_items(self, node: StableNode, doomed: Callable[[KsmRmapItem], bool]) -> None:
-        """Drop items with their references (remove_rmap_item_from_tree); the last may free an anon_vma."""
+        """Drop items with their references; the last may free an anon_vma."""
         gone = [item for item in node.items if doomed(item)]
+        if not gone:
+            return
         node.items = [item for item in node.items if item not in gone]
         for item in gone:
             self.ksm_put_anon_vma(item.anon_vma)
@@ -160,7 +173,7 @@ class Ksm(Gup):
             if isinstance(pte, Pte) and pte.folio is node.folio:
                 vma = mm.lookup(address)
                 if vma is not None and vma.vm_flags & VM_MERGEABLE:
-                    self.stable_tree_append(node, vma, address)
+                    self.merge_ksm_page(node, vma, address)
 
     def is_unmerged(self, node: StableNode, item: KsmRmapItem) -> bool:
         """Whether an item is stale: the page is not mapped there any more, or the VMA is not mergeable."""
@@ -172,8 +185,12 @@ class Ksm(Gup):
     def unmerge_ksm_pages(self, vma: Vma, start: int, end: int) -> int:
         """Give the process a page of its own for each merged one (break_ksm); 0 or -ENOMEM.
 
-        The items stay for ksmd: it alone may take them off the stable tree's lists.
+        The items stay for ksmd: it alone may take them off the stable tree's
+        lists.  A VMA that is not mergeable is passed over (ksm_madvise), even
+        if it has such pages, from a fork before a relative was merged.
         """
+        if not vma.vm_flags & VM_MERGEABLE:
+            return 0
         for address, pte in vma.vm_mm.page_table.range(start, end):
             if isinstance(pte, Pte) and pte.folio.stable_node is not None:
                 rc = self.handle_pte_fault(vma, address, write=False, unshare=True)
