@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import PAGE_SIZE, VM_MERGEABLE, VM_WRITE
+from rmaplab.kernel.pagetable import Pte, SwapPte
 from rmaplab.scenario.base import Pages
 from rmaplab.scenario.calls import (
     Brk,
@@ -40,9 +41,11 @@ from rmaplab.scenario.calls import (
 from rmaplab.scenario.statements import Ksmd
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from random import Random
 
     from rmaplab.kernel import Kernel, Process
+    from rmaplab.kernel.pagetable import Entry
 
 __all__ = ["Drawn", "Generator"]
 
@@ -58,7 +61,7 @@ PROCESSES = 6  # alive at a time
 CONTENTS = ("zeros", "ones")
 
 # How often a kind of call is drawn, if the history uses it at all.
-CORE = {"mmap": 5, "write": 9, "mprotect": 6, "munmap": 3, "fork": 5, "exit": 3}
+CORE = {"neighbours": 1, "mmap": 5, "write": 9, "mprotect": 6, "munmap": 3, "fork": 5, "exit": 3}
 EXTRA = {
     "read": 2,
     "mremap": 6,
@@ -89,6 +92,7 @@ class Generator:
         self.large = self.random.random() < 0.5
         self.made = 0
         self.drawn = 0
+        self.agenda: list[Call] = []
 
     def configure(self, kernel: Kernel) -> None:
         """Half of the histories run on a machine that gives folios of four pages to whoever asks for huge ones."""
@@ -98,6 +102,8 @@ class Generator:
     def call(self, kernel: Kernel) -> Drawn:
         """The next call; some process is alive."""
         self.drawn += 1
+        if self.agenda and self.agenda[0].process in kernel.processes:
+            return self.agenda.pop(0)
         processes = list(kernel.processes.values())
         process = self.random.choices(processes, range(1, len(processes) + 1))[0]  # rather a young one: deep trees
         kind = self.random.choices(list(self.weights), list(self.weights.values()))[0]
@@ -110,11 +116,38 @@ class Generator:
             return self.brk(process)
         if kind in ("stack-grow", "exec"):
             return StackGrow(process.name, self.random.randint(1, 2)) if kind == "stack-grow" else Exec(process.name)
+        if kind == "neighbours":
+            self.agenda = self.faulted_beside_unfaulted(process)
+            return self.agenda.pop(0)
         if kind == "mmap" or not process.areas:
             return self.mmap(process)
+        if kind in ("swap", "migrate", "pin", "ksm", "uffd-move", "split-folio"):
+            return self.on_page(process, kind)
         return self.on_pages(process, kind)
 
-    def on_pages(self, process: Process, kind: str) -> Drawn:
+    def on_page(self, process: Process, kind: str) -> Drawn:
+        """What happens to a page behind the process's back, preferably to one that it can happen to."""
+        name, draw = process.name, self.random.choice
+        pages = self.page_where(process, _is_anonymous) or self.pages(process)
+        again = draw((True, False))
+        match kind:
+            case "swap":
+                swapped = self.page_where(process, lambda entry: isinstance(entry, SwapPte))
+                if swapped is not None and again:
+                    return Swapin(name, swapped)
+                return Swapout(name, pages, cached=draw((True, False)))
+            case "pin":
+                pinned = self.page_where(process, lambda entry: isinstance(entry, Pte) and entry.folio.pins > 0)
+                return Pin(name, pages, write=draw((True, False))) if pinned is None or again else Unpin(name, pinned)
+            case "ksm":
+                return self.ksm(process, pages)
+            case "uffd-move":
+                return self.uffd_move(process, pages)
+            case "split-folio":
+                return SplitFolio(name, pages)
+        return Migrate(name, pages)
+
+    def on_pages(self, process: Process, kind: str) -> Call:
         """A call on pages of one of the process's areas."""
         name, pages, draw = process.name, self.pages(process), self.random.choice
         match kind:
@@ -134,20 +167,6 @@ class Generator:
                 return Madvise(name, pages, draw(("guard-install", "guard-remove")))
             case "mlock":
                 return draw((Mlock, Munlock))(name, pages)
-            case "swap":
-                return (
-                    Swapin(name, pages) if draw((True, False)) else Swapout(name, pages, cached=draw((True, False)))
-                )
-            case "migrate":
-                return Migrate(name, pages)
-            case "pin":
-                return Unpin(name, pages) if draw((True, False)) else Pin(name, pages, write=draw((True, False)))
-            case "ksm":
-                return self.ksm(process, pages)
-            case "uffd-move":
-                return self.uffd_move(process, pages)
-            case "split-folio":
-                return SplitFolio(name, pages)
         return Write(name, pages)
 
     def mmap(self, process: Process) -> Mmap:
@@ -173,6 +192,25 @@ class Generator:
             if vma is not None and vma.vm_flags & VM_WRITE:
                 break
         return Pages(area, first, last if self.random.random() < 0.6 else first)
+
+    def page_where(self, process: Process, wanted: Callable[[Entry | None], bool]) -> Pages | None:
+        """One page of the process whose entry is as wanted, if there is any."""
+        found = [
+            Pages(name, index, index)
+            for name, area in sorted(process.areas.items())
+            for index in range(min(area.pages, 8))
+            if wanted(process.mm.page_table.get(area.page(index)))
+        ]
+        return self.random.choice(found) if found else None
+
+    def faulted_beside_unfaulted(self, process: Process) -> list[Call]:
+        """Rarely met by chance: two VMAs that become mergeable, of which one has an anon_vma."""
+        number = self.random.randrange(len(AREAS) - 1)
+        order = self.random.sample((number, number + 1), 2)
+        touched, other = (Mmap(process.name, AREAS[at], PAGES, at=_slot(at)) for at in order)
+        at = 0 if order[1] < order[0] else PAGES - 1  # the page beside the other area
+        part, whole, name = Pages(touched.area, at, at), Pages(touched.area, 0, PAGES - 1), process.name
+        return [touched, Write(name, part), Mprotect(name, whole, "r"), other, Mprotect(name, part, "rw")]
 
     def brk(self, process: Process) -> Brk:
         """Rather more heap than less."""
@@ -216,6 +254,10 @@ class Generator:
     def ending(self, kernel: Kernel) -> list[Drawn]:
         """The calls after which nothing is left: every process exits, and ksmd lets go."""
         return [*(Exit(name) for name in kernel.processes), Ksmd()]
+
+
+def _is_anonymous(entry: Entry | None) -> bool:
+    return isinstance(entry, Pte) and entry.folio.anon
 
 
 def _slot(number: int) -> int:
