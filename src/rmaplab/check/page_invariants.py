@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rmaplab.check.state import State
-    from rmaplab.kernel.objects import Folio, Mm
+    from rmaplab.kernel.objects import Folio, Mm, StableNode
 
 __all__: list[str] = []
 
@@ -32,9 +32,8 @@ def _folio_mapping(state: State) -> Iterator[str]:
 def _coverage(state: State) -> Iterator[str]:
     for folio, ptes in state.ptes.items():
         places = [(mm, address, pte.page) for mm, address, pte in ptes]
-        if folio.stable_node is not None:  # ksmd knows of the others only after its next scan
-            merged = {(item.mm, item.address) for item in folio.stable_node.items}
-            places = [place for place in places if place[:2] in merged]
+        if folio.stable_node is not None:
+            places = _noted(folio.stable_node, places)
         yield from _missed(folio, "mapped", places)
     for folio, waiting in state.migrating.items():
         yield from _missed(folio, "awaited", [(mm, address, pte.page) for mm, address, pte in waiting])
@@ -42,6 +41,17 @@ def _coverage(state: State) -> Iterator[str]:
         if slot.folio is not None:
             places = [(mm, address, 0) for mm, address, _ in entries if _comes_back(slot.folio, mm, address)]
             yield from _missed(slot.folio, "swapped out", places)
+
+
+def _noted(node: StableNode, places: list[tuple[Mm, int, int]]) -> list[tuple[Mm, int, int]]:
+    """The places of a KSM page that ksmd knows of: not those since its last scan, nor where another VMA was then."""
+    items = {(item.mm, item.address): item.anon_vma for item in node.items}
+    noted = []
+    for mm, address, page in places:
+        vma, anon_vma = mm.lookup(address), items.get((mm, address))
+        if anon_vma is not None and vma is not None:
+            noted += [(mm, address, page) for avc in vma.anon_vma_chain if avc.anon_vma is anon_vma]
+    return noted
 
 
 def _comes_back(folio: Folio, mm: Mm, address: int) -> bool:
