@@ -30,6 +30,7 @@ __all__ = [
     "VM_SEQ_READ",
     "VM_SHARED",
     "VM_STACK_INCOMPLETE_SETUP",
+    "VM_STICKY",
     "VM_WIPEONFORK",
     "VM_WRITE",
     "flags_name",
@@ -64,7 +65,8 @@ VM_MERGEABLE = 0x80000000
 
 VM_ACCESS_FLAGS = VM_READ | VM_WRITE | VM_EXEC
 VM_STACK_INCOMPLETE_SETUP = VM_RAND_READ | VM_SEQ_READ  # both: exec's stack before its move
-VM_IGNORE_MERGE = VM_SOFTDIRTY | VM_MAYBE_GUARD  # bits that never keep two VMAs apart
+VM_STICKY = VM_SOFTDIRTY | VM_MAYBE_GUARD  # bits that a merged VMA has if one of its parts had them (v6.19)
+VM_IGNORE_MERGE = VM_STICKY  # bits that never keep two VMAs apart
 
 _PROT = {"r": VM_READ, "w": VM_WRITE, "x": VM_EXEC}
 # The two-letter codes of the VmFlags line in /proc/PID/smaps.
@@ -74,6 +76,7 @@ _CODES = (
     (VM_EXEC, "ex"),
     (VM_SHARED, "sh"),
     (VM_GROWSDOWN, "gd"),
+    (VM_MAYBE_GUARD, "gu"),
     (VM_LOCKED, "lo"),
     (VM_SEQ_READ, "sr"),
     (VM_RAND_READ, "rr"),

@@ -7,7 +7,7 @@ from errno import ENOMEM
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.exec import Exec
-from rmaplab.kernel.flags import VM_DONTCOPY, VM_WIPEONFORK
+from rmaplab.kernel.flags import VM_DONTCOPY, VM_LOCKED, VM_WIPEONFORK
 from rmaplab.kernel.locking import MMAP_LOCK
 from rmaplab.kernel.objects import Mm
 
@@ -36,9 +36,8 @@ class Fork(Exec):
         self.locks.acquire(MMAP_LOCK, mm)
         rc = self.vma_iter_prealloc()  # the tree is copied as a whole first
         for mpnt in oldmm.vmas if rc == 0 else ():
-            if mpnt.vm_flags & VM_DONTCOPY:
-                continue
-            rc = self.dup_vma(mm, mpnt)
+            skip = mpnt.vm_flags & VM_DONTCOPY  # taken out of the copied tree
+            rc = self.vma_iter_prealloc() if skip else self.dup_vma(mm, mpnt)
             if rc != 0:
                 self.dup_mmap_failed(mm)
                 break
@@ -59,6 +58,7 @@ class Fork(Exec):
             if rc != 0:
                 self.vm_area_free(vma)
                 return rc
+        vma.vm_flags &= ~VM_LOCKED
         mm.vmas.append(vma)  # ascending, like the parent's
         vma.attached = True
         return 0 if mpnt.vm_flags & VM_WIPEONFORK else self.copy_page_range(vma, mpnt)

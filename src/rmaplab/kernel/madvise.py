@@ -7,7 +7,7 @@ leaves VM_ACCOUNT alone.
 
 from __future__ import annotations
 
-from errno import EINVAL, ENOMEM
+from errno import EAGAIN, EINVAL, ENOMEM
 from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel.flags import (
@@ -21,16 +21,17 @@ from rmaplab.kernel.flags import (
     VM_MERGEABLE,
     VM_NOHUGEPAGE,
     VM_SHARED,
+    VM_STICKY,
     VM_WIPEONFORK,
 )
-from rmaplab.kernel.locking import MMAP_LOCK
+from rmaplab.kernel.locking import MMAP_LOCK, READ, WRITE
 from rmaplab.kernel.mremap import Mremap
-from rmaplab.kernel.pagetable import GuardMarker
+from rmaplab.kernel.pagetable import GuardMarker, Pte, SwapPte
 
 if TYPE_CHECKING:
     from rmaplab.kernel.objects import Mm, Vma
 
-__all__ = ["ADVICE", "Madvise"]
+__all__ = ["ADVICE", "SINCE", "Madvise"]
 
 _FLAGS = {  # advice: flags set, flags cleared
     "dontfork": (VM_DONTCOPY, 0),
@@ -49,24 +50,31 @@ _RANGES = ("dontneed", "guard-install", "guard-remove")
 ADVICE = (*_FLAGS, *_RANGES)
 """What :meth:`Madvise.do_madvise` knows."""
 
+SINCE = {
+    "v2.6.38": frozenset({"hugepage", "nohugepage"}),
+    "v3.4": frozenset({"dontdump", "dodump"}),
+    "v4.14": frozenset({"wipeonfork", "keeponfork"}),
+    "v6.13": frozenset({"guard-install", "guard-remove"}),
+}
+"""The release that brought an advice, where it is younger than v2.6.32."""
+
 
 class Madvise(Mremap):
     """madvise, mlock and munlock."""
 
-    unknown_advice: ClassVar[frozenset[str]] = frozenset()  # what this series answers with EINVAL
-    guards_of_files: ClassVar[bool] = True  # v6.15
-    guards_flag_the_vma: ClassVar[bool] = True  # VM_MAYBE_GUARD, v6.19
+    unknown_advice: ClassVar[frozenset[str]] = frozenset()  # of :data:`SINCE`, what this series does not know
 
     # --- madvise -----------------------------------------------------------------------------
 
     def do_madvise(self, mm: Mm, start: int, end: int, advice: str) -> int:
-        """Give advice on [start, end) (bytes), VMA by VMA: 0, -EINVAL, or -ENOMEM, also for a hole.
+        """Give advice on [start, end) (bytes), VMA by VMA: 0, -EINVAL, -EAGAIN or -ENOMEM.
 
-        A hole does not end it: what is mapped behind is advised all the same.
+        A hole is -ENOMEM, but does not end it: what is mapped behind is
+        advised all the same.  -EAGAIN: no memory for a VMA with other flags.
         """
         if advice not in ADVICE or advice in self.unknown_advice or not 0 <= start <= end <= TASK_SIZE:
             return -EINVAL
-        self.locks.acquire(MMAP_LOCK, mm)
+        self.locks.acquire(MMAP_LOCK, mm, READ if advice in _RANGES else WRITE)
         rc, hole, address = 0, 0, start
         while address < end and rc == 0:
             at = mm.find(address)
@@ -96,11 +104,11 @@ class Madvise(Mremap):
             case "mergeable" | "unmergeable" if vma.vm_flags & VM_SHARED:
                 return 0  # KSM ignores what it cannot merge
             case "unmergeable":
-                rc = self.unmerge_ksm_pages(vma, start, end)
-                if rc != 0:
-                    return rc
+                if self.unmerge_ksm_pages(vma, start, end) != 0:
+                    return -EAGAIN
         added, removed = _FLAGS[advice]
-        return self.madvise_update_vma(vma, start, end, vma.vm_flags & ~removed | added)
+        rc = self.madvise_update_vma(vma, start, end, vma.vm_flags & ~removed | added)
+        return -EAGAIN if rc == -ENOMEM else rc
 
     def madvise_update_vma(self, vma: Vma, start: int, end: int, flags: int) -> int:
         """Give [start, end) of a VMA new flags; 0 or -ENOMEM."""
@@ -109,7 +117,7 @@ class Madvise(Mremap):
         modified = self.vma_modify_flags(vma, start, end, flags)
         if isinstance(modified, int):
             return modified
-        modified.vm_flags = flags
+        modified.vm_flags = flags | modified.vm_flags & VM_STICKY
         return 0
 
     def madvise_dontneed(self, vma: Vma, start: int, end: int) -> int:
@@ -121,27 +129,41 @@ class Madvise(Mremap):
 
     def is_valid_guard_vma(self, vma: Vma, *, allow_locked: bool) -> bool:
         """Whether a VMA may have guard pages."""
-        if vma.file is not None and not self.guards_of_files:
-            return False
         return allow_locked or not vma.vm_flags & VM_LOCKED
 
     def madvise_guard_install(self, vma: Vma, start: int, end: int) -> int:
-        """Make every page of the range a guard; 0, -EINVAL or -ENOMEM.
+        """Make every page of the range a guard; 0, -EINVAL or -ENOMEM, which may leave some guards.
 
-        The VMA gets an anon_vma before there is any anonymous page: fork
-        copies the page tables of faulted VMAs only, and guards must be copied.
+        Only if there is something in the way all of the range is zapped.
         """
         if not self.is_valid_guard_vma(vma, allow_locked=False):
             return -EINVAL
-        if self.anon_vma_prepare(vma) != 0:
+        if self.prepare_guards(vma) != 0:
             return -ENOMEM
-        if self.guards_flag_the_vma:
-            vma.vm_flags |= VM_MAYBE_GUARD
-        self.zap_page_range(vma, start, end, keep_guards=True)
+        rc = self.guard_install_walk(vma.vm_mm, start, end)
+        if rc > 0:
+            self.zap_page_range(vma, start, end, keep_guards=True)
+            rc = self.guard_install_walk(vma.vm_mm, start, end)
+        return rc
+
+    def prepare_guards(self, vma: Vma) -> int:
+        """Tell fork that it has to copy this page table, by VM_MAYBE_GUARD; 0 or -ENOMEM.
+
+        Anonymous memory gets an anon_vma besides, before it has any
+        anonymous page: that it has none means an empty page table elsewhere.
+        """
+        vma.vm_flags |= VM_MAYBE_GUARD
+        anonymous = vma.file is None
+        return self.anon_vma_prepare(vma) if anonymous else 0
+
+    def guard_install_walk(self, mm: Mm, start: int, end: int) -> int:
+        """Put guards in, up to the first page that something is mapped at; 0, 1 for such a page, or -ENOMEM."""
         for address in range(start, end, PAGE_SIZE):
-            if self.pte_alloc(vma.vm_mm, address) != 0:
+            if isinstance(mm.page_table.get(address), Pte | SwapPte) or mm.page_table.present(address) is not None:
+                return 1
+            if self.pte_alloc(mm, address) != 0:
                 return -ENOMEM
-            vma.vm_mm.page_table.set(address, GuardMarker())
+            mm.page_table.set(address, GuardMarker())
         return 0
 
     def madvise_guard_remove(self, vma: Vma, start: int, end: int) -> int:
@@ -170,7 +192,7 @@ class Madvise(Mremap):
 
     def apply_vma_lock_flags(self, mm: Mm, start: int, end: int, locked: int) -> int:
         """Set or clear VM_LOCKED, VMA by VMA up to the first hole; 0 or -ENOMEM."""
-        if not 0 <= start < end <= TASK_SIZE:
+        if not 0 <= start <= end <= TASK_SIZE:
             return -EINVAL
         self.locks.acquire(MMAP_LOCK, mm)
         rc, address = 0, start

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The address-space calls: mmap, munmap, mprotect, brk, exit (mm/mmap.c, mm/mprotect.c, v7.0).
+"""The address-space calls: mmap, munmap, mprotect, brk, exit, and the stack (mm/mmap.c, mm/mprotect.c, v7.0).
 
 Addresses and lengths are in bytes and page-aligned.  Results are 0 or a
 negative errno.
@@ -20,6 +20,7 @@ from rmaplab.kernel.flags import (
     VM_NORESERVE,
     VM_READ,
     VM_SHARED,
+    VM_STICKY,
     VM_WRITE,
 )
 from rmaplab.kernel.locking import MMAP_LOCK, READ
@@ -76,23 +77,32 @@ class Mmap(Migrate):
         return 0
 
     def do_brk(self, mm: Mm, old_end: int, new_end: int) -> int:
-        """Move the end of the heap; growth extends the heap's VMA or, beside a fork child's, makes another."""
+        """Move the end of the heap; growth extends the heap's VMA or, beside a fork child's, makes another.
+
+        0, or -ENOMEM: no memory, something in the way, or no heap left to shrink.
+        """
         self.locks.acquire(MMAP_LOCK, mm)
+        at = mm.find(min(old_end, new_end))
+        above = mm.vmas[at] if at < len(mm.vmas) else None
         if new_end < old_end:
-            rc = self.do_vmi_munmap(mm, new_end, old_end)
-        else:
-            rc = self.do_brk_flags(mm, old_end, new_end)
+            mapped = above is not None and above.vm_start < old_end
+            rc = self.do_vmi_munmap(mm, new_end, old_end) if mapped else -ENOMEM
+        else:  # a page stays free behind the heap, or the gap of a stack
+            blocked = above is not None and new_end + PAGE_SIZE > self.vm_start_gap(above) and new_end > old_end
+            rc = -ENOMEM if blocked else self.do_brk_flags(mm, old_end, new_end)
         if rc == 0:
             mm.brk = new_end
         self.locks.release(MMAP_LOCK, mm)
         return rc
 
+    def vm_start_gap(self, vma: Vma) -> int:
+        """Where a VMA begins for others: a stack's gap below it is to stay free."""
+        return max(0, vma.vm_start - STACK_GUARD_GAP) if vma.vm_flags & VM_GROWSDOWN else vma.vm_start
+
     def do_brk_flags(self, mm: Mm, start: int, end: int) -> int:
         """Map more heap; only the VMA below is asked to grow."""
         if start == end:
             return 0
-        if mm.vmas and (at := mm.find(start)) < len(mm.vmas) and mm.vmas[at].vm_start < end:
-            return -ENOMEM
         flags = VM_READ | VM_WRITE | VM_ACCOUNT
         vmg = VmaMerge(mm, start, end, start >> PAGE_SHIFT, flags, prev=mm.neighbours(start, end)[0])
         if self.vma_merge_new_range(vmg) is not None:
@@ -101,19 +111,27 @@ class Mmap(Migrate):
 
     # --- the stack ---------------------------------------------------------------------------
 
+    def do_user_addr_fault(self, mm: Mm, address: int, write: bool, *, force: bool = False) -> int:
+        """A process touches a page: 0, -ENOMEM, or -EFAULT, which stands for SIGSEGV (arch/x86/mm/fault.c)."""
+        if self.expand_stack(mm, address) != 0:
+            return -EFAULT
+        return self.handle_mm_fault(mm, address, write, force=force)
+
     def expand_stack(self, mm: Mm, address: int) -> int:
-        """Let the VMA above ``address`` (bytes) grow down to it, if it is a stack; 0, -EFAULT or -ENOMEM."""
-        self.locks.acquire(MMAP_LOCK, mm)
+        """Find a VMA at an address (bytes), or let the stack above grow to it; 0, -EFAULT, -EPERM or -ENOMEM."""
         at = mm.find(address)
-        rc = -EFAULT
-        if at < len(mm.vmas) and mm.vmas[at].vm_flags & VM_GROWSDOWN:
-            vma = mm.vmas[at]
-            rc = 0 if vma.vm_start <= address else self.expand_downwards(vma, address)
+        vma = mm.vmas[at] if at < len(mm.vmas) else None
+        if vma is None or vma.vm_start <= address:
+            return 0 if vma is not None else -EFAULT
+        if not vma.vm_flags & VM_GROWSDOWN:
+            return -EFAULT
+        self.locks.acquire(MMAP_LOCK, mm)
+        rc = self.expand_downwards(vma, address)
         self.locks.release(MMAP_LOCK, mm)
         return rc
 
     def expand_downwards(self, vma: Vma, address: int) -> int:
-        """Move a stack's start down; 0, -EPERM at the bottom, or -ENOMEM, also if it came too near to something.
+        """Move a stack's start down to a free address; 0, -EPERM at the bottom, or -ENOMEM, also if it has no room.
 
         An anon_vma comes first, even for a stack that was never written to,
         and stays if nothing comes of it.
@@ -124,10 +142,8 @@ class Mmap(Migrate):
             return -EPERM
         at = mm.vmas.index(vma)
         prev = mm.vmas[at - 1] if at else None
-        if prev is not None and not prev.vm_flags & VM_GROWSDOWN and prev.vm_flags & VM_ACCESS_FLAGS:
-            if address - prev.vm_end < STACK_GUARD_GAP:
-                return -ENOMEM
-        elif prev is not None and prev.vm_end > address:
+        guarded = prev is not None and not prev.vm_flags & VM_GROWSDOWN and prev.vm_flags & VM_ACCESS_FLAGS
+        if guarded and prev is not None and address - prev.vm_end < STACK_GUARD_GAP:
             return -ENOMEM
         if self.vma_iter_prealloc() != 0 or self.anon_vma_prepare(vma) != 0:
             return -ENOMEM
@@ -135,9 +151,13 @@ class Mmap(Migrate):
         if grow > vma.vm_pgoff:
             return -ENOMEM
         locked = self.vma_prepare(vma)
-        self.vma_set_range(vma, address, vma.vm_end, vma.vm_pgoff - grow)
+        self.grow_vma_down(vma, address, vma.vm_pgoff - grow)
         self.vma_complete(locked, vma)
         return 0
+
+    def grow_vma_down(self, vma: Vma, start: int, pgoff: int) -> None:
+        """The fields of a stack that grows; the root's lock is held."""
+        self.vma_set_range(vma, start, vma.vm_end, pgoff)
 
     # --- munmap and exit -------------------------------------------------------------------
 
@@ -203,7 +223,7 @@ class Mmap(Migrate):
 
     def do_mprotect(self, mm: Mm, start: int, end: int, access: int) -> int:
         """Give [start, end) other access rights (VM_READ/WRITE/EXEC), VMA by VMA; a hole is -ENOMEM."""
-        if not 0 <= start < end <= TASK_SIZE:
+        if not 0 <= start <= end <= TASK_SIZE:
             return -ENOMEM
         self.locks.acquire(MMAP_LOCK, mm)
         rc, address = 0, start
@@ -236,6 +256,6 @@ class Mmap(Migrate):
         modified = self.vma_modify_flags(vma, start, end, flags)
         if isinstance(modified, int):
             return modified
-        modified.vm_flags = flags
+        modified.vm_flags = flags | modified.vm_flags & VM_STICKY
         self.change_protection(modified, start, end)
         return 0

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from errno import EFAULT, EINVAL, ESRCH
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from rmaplab.kernel.area import Area
 from rmaplab.kernel.exec import STACK_FLAGS, STACK_TOP
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_SHARED, prot_flags
 from rmaplab.kernel.objects import Mm
@@ -24,28 +25,6 @@ __all__ = ["MMAP_BASE", "Area", "Process"]
 MMAP_BASE = 0x7F00_0000_0000
 HEAP_BASE = 0x5555_5555_6000
 MMAP_GAP = 16 * PAGE_SIZE  # between areas placed by default: they never touch
-
-
-class Area(NamedTuple):
-    """A range of an address space: first byte, and length in pages."""
-
-    start: int
-    pages: int
-
-    def page(self, index: int) -> int:
-        """Address (bytes) of one of the pages; :class:`IndexError` beyond them."""
-        if not 0 <= index < self.pages:
-            raise IndexError(f"page {index} of an area of {self.pages}")
-        return self.start + (index << PAGE_SHIFT)
-
-    def part(self, first: int, last: int) -> Area:
-        """The area of the pages first to last, inclusive."""
-        return Area(self.page(first), self.page(last) // PAGE_SIZE - self.page(first) // PAGE_SIZE + 1)
-
-    @property
-    def end(self) -> int:
-        """First byte behind the area."""
-        return self.start + (self.pages << PAGE_SHIFT)
 
 
 class Process:
@@ -151,10 +130,10 @@ class Process:
     def _touch(self, area: Area, page: int | None, *, write: bool) -> None:
         self._alive()
         for index in range(area.pages) if page is None else (page,):
-            self._check(self.kernel.handle_mm_fault(self.mm, area.page(index), write))
+            self._check(self.kernel.do_user_addr_fault(self.mm, area.page(index), write))
 
     def madvise(self, area: Area, advice: str) -> None:
-        """Give advice on the area, such as ``dontfork``; EINVAL if it does not suit, ENOMEM for a hole."""
+        """Give advice on the area, such as ``dontfork``; EINVAL if it does not suit, ENOMEM for a hole, EAGAIN."""
         self._alive()
         self._check(self.kernel.do_madvise(self.mm, area.start, area.end, advice))
 
@@ -181,18 +160,24 @@ class Process:
     def stack_grow(self, pages: int) -> Area:
         """Write so many pages below the stack's lowest, which makes it grow; the whole of it.
 
-        A process without a stack gets one of one page first.
+        A process without a stack gets one of one page first.  EFAULT (SIGSEGV): it cannot grow.
         """
         self._alive()
-        kernel, mm = self.kernel, self.mm
-        area = self.areas.get("stack")
-        if area is None:
-            area = Area(STACK_TOP - PAGE_SIZE, 1)
-            self._check(kernel.do_mmap(mm, area.start, area.end, STACK_FLAGS))
+        area = self._stack()
         lowest = area.start - (pages << PAGE_SHIFT)
-        self._check(kernel.expand_stack(mm, lowest))
-        self._check(kernel.handle_mm_fault(mm, lowest, True))
+        self._check(self.kernel.do_user_addr_fault(self.mm, lowest, True))
         return Area(lowest, area.pages + pages)
+
+    def _stack(self) -> Area:
+        """The area below the top of the stack, as it is called or, without a name, as it is."""
+        area = self.areas.get("stack")
+        if area is not None and area.end == STACK_TOP:
+            return area
+        vma = self.mm.lookup(STACK_TOP - PAGE_SIZE)
+        if vma is None:
+            self._check(self.kernel.do_mmap(self.mm, STACK_TOP - PAGE_SIZE, STACK_TOP, STACK_FLAGS))
+        start = STACK_TOP - PAGE_SIZE if vma is None else vma.vm_start
+        return Area(start, (STACK_TOP - start) >> PAGE_SHIFT)
 
     def fork(self, name: str | None = None) -> Process:
         """A child with a copy of the address space; named after the next free number by default."""

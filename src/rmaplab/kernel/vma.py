@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from errno import ENOMEM
 from typing import TYPE_CHECKING, NamedTuple
 
-from rmaplab.kernel.flags import PAGE_SHIFT, VM_IGNORE_MERGE
+from rmaplab.kernel.flags import PAGE_SHIFT, VM_IGNORE_MERGE, VM_STICKY
 from rmaplab.kernel.rmap import Operation
 from rmaplab.kernel.vma_adjust import VmaAdjust
 
@@ -207,6 +207,8 @@ class VmaOps(VmaAdjust):
             self.vma_unlink(vma)
         if len(adjusted) > 1:
             self.vma_shift_boundary(adjusted[1], vmg)
+        for flags in (vmg.flags, *(vma.vm_flags for vma in removed)):
+            target.vm_flags |= flags & VM_STICKY
         moved = 0 if vmg.keep_pgoff else (target.vm_start - start) >> PAGE_SHIFT
         self.vma_set_range(target, start, end, target.vm_pgoff - moved)
         self.vma_complete(locked, *adjusted, removed=removed)

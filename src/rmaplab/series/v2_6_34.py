@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from rmaplab.kernel.flags import PAGE_SHIFT
 from rmaplab.kernel.folio import Visit
 from rmaplab.kernel.locking import ANON_VMA_LOCK, WRITE
+from rmaplab.kernel.madvise import SINCE
 from rmaplab.kernel.slab import GFP_KERNEL
 from rmaplab.series.anon_vma_list import AnonVmaList
 from rmaplab.series.v3_19 import V3_19
@@ -44,6 +45,7 @@ class V2_6_34(V3_19):  # noqa: N801
     has_interval_trees = False
     spares_fork_children = False
     has_root_lock = False
+    unknown_advice = V3_19.unknown_advice | SINCE["v2.6.38"] | SINCE["v3.4"]
 
     # --- lifetime and lock -----------------------------------------------------------
 
@@ -140,6 +142,10 @@ class V2_6_34(V3_19):  # noqa: N801
         if anon_vma is not None:
             self.locks.release(ANON_VMA_LOCK, anon_vma)
         super().vma_complete(None, *vmas, removed=removed)
+
+    def grow_vma_down(self, vma: Vma, start: int, pgoff: int) -> None:
+        """The anon_vma's lock is enough."""
+        self.vma_set_range(vma, start, vma.vm_end, pgoff)
 
     def is_mergeable_anon_vma(self, vmg: VmaMerge, target: Vma) -> bool:
         """Equal anon_vmas, or one side unfaulted."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from rmaplab.kernel.madvise import SINCE
 from rmaplab.series.v5_5 import V5_5
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class V4_0(V5_5):  # noqa: N801
     commits: ClassVar[tuple[str, ...]] = ("3fe89b3e2a7b",)
     release = "v4.0"
     summary = "no underflow of degree when a clone fails"
+    unknown_advice = V5_5.unknown_advice | SINCE["v4.14"]
 
     def try_reuse_anon_vma(self, dst: Vma, src: Vma, anon_vma: AnonVma) -> None:
         """Reuse below degree 2, but never the parent's own."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from rmaplab.kernel.locking import PAGE_TABLE_LOCK
+from rmaplab.kernel.madvise import SINCE
 from rmaplab.series.v6_18 import V6_18
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ class V6_12(V6_18):  # noqa: N801
     release = "v6.12"
     summary = "merge rule of v6.15 and before"
     merges_into_unfaulted = False
+    unknown_advice = SINCE["v6.13"]
 
     def is_mergeable_anon_vma(self, vmg: VmaMerge, target: Vma) -> bool:
         """Equal anon_vmas, or one side unfaulted and the absorbing VMA's chain singular."""
@@ -34,3 +37,9 @@ class V6_12(V6_18):  # noqa: N801
         if (target.anon_vma is None or src is None) and len(target.anon_vma_chain) == 1:
             return True
         return target.anon_vma is src
+
+    def grow_vma_down(self, vma: Vma, start: int, pgoff: int) -> None:
+        """Under the mm's page_table_lock too, from times when faults let stacks grow side by side."""
+        self.locks.acquire(PAGE_TABLE_LOCK, vma.vm_mm)
+        super().grow_vma_down(vma, start, pgoff)
+        self.locks.release(PAGE_TABLE_LOCK, vma.vm_mm)

@@ -36,6 +36,13 @@ class V6_18_9(Kernel):  # noqa: N801 (the series' own name)
     def dup_mmap_failed(self, mm: Mm) -> None:
         """Leave the half-copied mm to exit_mmap (before 43873af772f8)."""
 
+    def prepare_guards(self, vma: Vma) -> int:
+        """An anon_vma for every VMA with guards, a file's too, for fork copies the page tables of no others.
+
+        Until VM_MAYBE_GUARD (v6.19).
+        """
+        return self.anon_vma_prepare(vma)
+
     def swapin_sole_reference(self, folio: Folio, vma: Vma, write: bool) -> bool:
         """Whether the slot could be given up before the page was mapped (before 4b34f1d82c65): the last entry's.
 
