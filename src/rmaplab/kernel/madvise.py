@@ -26,7 +26,7 @@ from rmaplab.kernel.flags import (
 )
 from rmaplab.kernel.locking import MMAP_LOCK, READ, WRITE
 from rmaplab.kernel.mremap import Mremap
-from rmaplab.kernel.pagetable import GuardMarker, Pte, SwapPte
+from rmaplab.kernel.pagetable import GuardMarker
 
 if TYPE_CHECKING:
     from rmaplab.kernel.objects import Mm, Vma
@@ -159,7 +159,10 @@ class Madvise(Mremap):
     def guard_install_walk(self, mm: Mm, start: int, end: int) -> int:
         """Put guards in, up to the first page that something is mapped at; 0, 1 for such a page, or -ENOMEM."""
         for address in range(start, end, PAGE_SIZE):
-            if isinstance(mm.page_table.get(address), Pte | SwapPte) or mm.page_table.present(address) is not None:
+            entry = mm.page_table.get(address)
+            if isinstance(entry, GuardMarker):
+                continue
+            if entry is not None or mm.page_table.present(address) is not None:
                 return 1
             if self.pte_alloc(mm, address) != 0:
                 return -ENOMEM
