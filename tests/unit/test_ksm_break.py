@@ -14,6 +14,11 @@ from rmaplab.check.state import graph
 from rmaplab.kernel.flags import PMD_ORDER
 
 
+@pytest.fixture(params=["v6.0", "v6.12", "v6.18", "v6.18+2", "v6.18+8", "v7.0", "v7.3"], name="series")
+def _series(request):  # fewer than elsewhere: these differ in what matters here
+    return request.param
+
+
 @pytest.fixture(name="stranger")
 def _stranger(kernel):
     return kernel.spawn("stranger")
