@@ -4,7 +4,7 @@
 import errno
 
 import pytest
-from huge_parts import PAGES, huge
+from huge_parts import huge
 from huge_parts import machine as huge_machine
 from machine_parts import BASE, counters, folio, vma, written
 from swap_parts import entry, page_state
@@ -338,16 +338,3 @@ def test_a_large_folio_is_pinned_as_a_whole_and_neither_split_nor_moved(order):
     process.split_folio(area.part(0, 0))
     assert process.mm.page_table.present(area.page(0)).folio.order == 0
     assert holds(kernel)
-
-
-def test_fork_splits_a_pinned_huge_entry_and_copies_each_page():
-    kernel, process = huge_machine(PMD_ORDER)
-    area = huge(process)
-    process.pin(area.part(9, 9), write=False)
-    child = process.fork()
-    assert holds(kernel)
-    assert not process.mm.page_table.pmds
-    assert len({folio(process, area, page) for page in range(PAGES)}) == 1
-    copies = {folio(child, area, page) for page in range(PAGES)}
-    assert len(copies) == PAGES
-    assert {copy.mapping for copy in copies} == {vma(child).anon_vma}
