@@ -96,3 +96,9 @@ class Gup(Memory):
             if rc != 0:
                 return -ENOMEM if rc == -EFAULT else -EAGAIN
         return 0
+
+    def populate_vma_page_range(self, vma: Vma, start: int, end: int) -> None:
+        """Write to every page of a locked private range, up to one that cannot be had; the mmap lock is held."""
+        for address in range(start, end, PAGE_SIZE):
+            if self.fault_in(vma.vm_mm, address, write=True) != 0:
+                break

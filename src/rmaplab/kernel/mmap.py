@@ -8,7 +8,7 @@ negative errno.
 from __future__ import annotations
 
 from errno import EFAULT, EINVAL, ENOMEM, EPERM
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel.flags import (
     PAGE_SHIFT,
@@ -17,6 +17,7 @@ from rmaplab.kernel.flags import (
     VM_ACCESS_FLAGS,
     VM_ACCOUNT,
     VM_GROWSDOWN,
+    VM_LOCKED,
     VM_NORESERVE,
     VM_READ,
     VM_SHARED,
@@ -38,6 +39,8 @@ STACK_GUARD_GAP = 256 * PAGE_SIZE
 
 class Mmap(Migrate):
     """System calls that change VMAs."""
+
+    start_brk: ClassVar[int] = 0x5555_5555_6000  # where every process's heap begins, in bytes
 
     def do_mmap(
         self, mm: Mm, start: int, end: int, flags: int, file: str | None = None, pgoff: int | None = None
@@ -100,11 +103,12 @@ class Mmap(Migrate):
         return max(0, vma.vm_start - STACK_GUARD_GAP) if vma.vm_flags & VM_GROWSDOWN else vma.vm_start
 
     def do_brk_flags(self, mm: Mm, start: int, end: int) -> int:
-        """Map more heap; only the VMA below is asked to grow."""
+        """Map more heap; only the VMA below is asked to grow, if it is a part of the heap."""
         if start == end:
             return 0
+        below = mm.neighbours(start, end)[0] if start > self.start_brk else None
         flags = VM_READ | VM_WRITE | VM_ACCOUNT
-        vmg = VmaMerge(mm, start, end, start >> PAGE_SHIFT, flags, prev=mm.neighbours(start, end)[0])
+        vmg = VmaMerge(mm, start, end, start >> PAGE_SHIFT, flags, prev=below)
         if self.vma_merge_new_range(vmg) is not None:
             return 0
         return -ENOMEM if vmg.oom else self.mmap_new_vma(mm, start, end, vmg.pgoff, flags)
@@ -243,7 +247,8 @@ class Mmap(Migrate):
 
         VM_ACCOUNT follows the write right, but once faulted a VMA keeps it:
         its private pages stay.  So a read-only VMA that was written to and
-        one that was not differ in flags, and do not merge.
+        one that was not differ in flags, and do not merge.  A locked VMA that
+        becomes writable gets its own copies of all pages now.
         """
         old = vma.vm_flags
         if flags == old:
@@ -258,4 +263,6 @@ class Mmap(Migrate):
             return modified
         modified.vm_flags = flags | modified.vm_flags & VM_STICKY
         self.change_protection(modified, start, end)
+        if old & (VM_LOCKED | VM_SHARED | VM_WRITE) == VM_LOCKED and flags & VM_WRITE:
+            self.populate_vma_page_range(modified, start, end)
         return 0

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["MMAP_BASE", "Area", "Process"]
 
 MMAP_BASE = 0x7F00_0000_0000
-HEAP_BASE = 0x5555_5555_6000
 MMAP_GAP = 16 * PAGE_SIZE  # between areas placed by default: they never touch
 
 
@@ -150,12 +149,13 @@ class Process:
     def brk(self, pages: int) -> Area:
         """Let the heap grow by so many pages, or shrink; the whole of it."""
         self._alive()
-        end = self.mm.brk or HEAP_BASE
+        heap = self.kernel.start_brk
+        end = self.mm.brk or heap
         new_end = end + (pages << PAGE_SHIFT)
-        if new_end < HEAP_BASE:
+        if new_end < heap:
             self._check(-EINVAL)
         self._check(self.kernel.do_brk(self.mm, end, new_end))
-        return Area(HEAP_BASE, (new_end - HEAP_BASE) >> PAGE_SHIFT)
+        return Area(heap, (new_end - heap) >> PAGE_SHIFT)
 
     def stack_grow(self, pages: int) -> Area:
         """Write so many pages below the stack's lowest, which makes it grow; the whole of it.
