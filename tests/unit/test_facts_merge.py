@@ -157,16 +157,13 @@ def test_a_new_mapping_joins_its_neighbour_but_not_one_that_was_inherited(kernel
 
 
 def test_the_heap_of_a_fork_child_grows_by_a_vma_of_its_own_with_a_root_of_its_own(kernel, parent):
-    def brk(process, pages):
-        kernel.do_brk(process.mm, process.mm.brk or BASE, (process.mm.brk or BASE) + pages * PAGE_SIZE)
-
-    brk(parent, 1)
-    kernel.handle_mm_fault(parent.mm, BASE, True)
+    heap = parent.brk(1)
+    parent.write(heap)
     child = parent.fork()
-    brk(parent, 1)
-    brk(child, 1)
+    parent.brk(1)
+    heap = child.brk(1)
     assert [len(process.mm.vmas) for process in (parent, child)] == [1, 2]
-    kernel.handle_mm_fault(child.mm, BASE + PAGE_SIZE, True)
+    child.write(heap, 1)
     assert vma(child, 1).anon_vma.root is vma(child, 1).anon_vma
     assert vma(child, 1).anon_vma is not vma(child, 0).anon_vma.root
 
