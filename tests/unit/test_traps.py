@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The 22 traps for models of the reverse map: the specification has each fact, a naive model does not."""
+"""The 22 traps for models of the reverse map: the specification has each fact, a naive model does not.
 
 What else there is to say about each is in the tests of facts; here a trap is
 what a reader would get wrong, and the number says which.
