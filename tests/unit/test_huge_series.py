@@ -145,7 +145,7 @@ class Raced:
         return anon_vma
 
 
-class Looks(Raced, MoveLocksAnonVma, V6_18_9):
+class Looks(Raced, V6_18_9):
     """v6.8 to v6.18: having the lock, look again."""
 
 

@@ -28,8 +28,9 @@ Made by `make pages` from the classes in `src/rmaplab/series/`; change those, no
 
 The plain text of the specification, `src/rmaplab/kernel/`, is v7.0. Every other series is a class that
 overrides what it had otherwise: an older one derives from the next newer, and *differs in* names the
-functions that are not its parent's. Only the logic of anon_vmas, their links and the merge rule goes back;
-page faults, swap and the rest are v7.0's throughout, and so are the sizes of the objects.
+functions that are not its parent's; each thing that other calls did not do yet, or did otherwise, is a class
+of its own there, with the release that changed it. The shape of the code (who calls whom) is v7.0's where it
+decides alike, and so are the sizes of the objects.
 """
 
 _LATER = """

@@ -12,6 +12,8 @@ from rmaplab.kernel.locking import ANON_VMA_LOCK, WRITE
 from rmaplab.kernel.madvise import SINCE
 from rmaplab.kernel.slab import GFP_KERNEL
 from rmaplab.series.anon_vma_list import AnonVmaList
+from rmaplab.series.mremap_rules import MovesUnlocked
+from rmaplab.series.thp import NoLargeFolios
 from rmaplab.series.v3_19 import V3_19
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["V2_6_34"]
 
 
-class V2_6_34(V3_19):  # noqa: N801
+class V2_6_34(MovesUnlocked, NoLargeFolios, V3_19):  # noqa: N801
     """5beb49305251: a VMA is linked to several anon_vmas, by one AVC each; every fork adds one.
 
     As released, with the repairs of April 2010 (Z20, Z21): a chain is copied
@@ -45,6 +47,7 @@ class V2_6_34(V3_19):  # noqa: N801
     has_interval_trees = False
     spares_fork_children = False
     has_root_lock = False
+    swapin_names_own = False
     unknown_advice = V3_19.unknown_advice | SINCE["v2.6.38"] | SINCE["v3.4"]
 
     # --- lifetime and lock -----------------------------------------------------------

@@ -30,6 +30,7 @@ class V3_19(V4_0):  # noqa: N801
     parent: ClassVar[str | None] = "v2.6.34"
     commits: ClassVar[tuple[str, ...]] = (
         "012f18004da3",
+        "ad8c2ee801ad",
         "dd34739c03f2",
         "965f55dea0e3",
         "bf181b9f9d8d",

@@ -6,6 +6,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel.rmap import u64
+from rmaplab.series.mremap_rules import NoDontunmap, TablesMovedUnlocked
+from rmaplab.series.reuse_by_count import KsmPageReused, PinnedUnnoticed, ReuseByCount
+from rmaplab.series.thp import HugePagesCopied
 from rmaplab.series.v6_0 import V6_0
 
 if TYPE_CHECKING:
@@ -14,18 +17,20 @@ if TYPE_CHECKING:
 __all__ = ["V5_5"]
 
 
-class V5_5(V6_0):  # noqa: N801
+class V5_5(KsmPageReused, ReuseByCount, PinnedUnnoticed, HugePagesCopied, TablesMovedUnlocked, NoDontunmap, V6_0):  # noqa: N801
     """47b390d23bf8: reuse asks for a faulted source, too, so that a copy (split, merge, mremap) is told from a fork.
 
     VMAs and children add up in ``degree``; of an anon_vma that was reused
     once, 1 does not say which of the two is left, so two processes may come
     to own it (Z23, CVE-2022-42703, until v6.0).  4e4a9eb92133, which v5.5 had
     too until it was reverted, is the zoo's Z25.
+
+    Pages have no exclusive bit, and pins do not bind them.
     """
 
     name = "v5.5"
     parent: ClassVar[str | None] = "v4.0"
-    commits: ClassVar[tuple[str, ...]] = ("47b390d23bf8",)
+    commits: ClassVar[tuple[str, ...]] = ("2c91bd4a4e2e", "52d1e606ee73", "47b390d23bf8")
     release = "v5.5"
     summary = "a copy must not reuse an anon_vma"
     counts_apart = False

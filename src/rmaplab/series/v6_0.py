@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
+from rmaplab.series.older_calls import NoMadviseCollapse, PinsPagesOfFiles, VmasInRedBlackTree
+from rmaplab.series.thp import HugePagesOnly
+from rmaplab.series.uffdio_move import NoUffdioMove
 from rmaplab.series.v6_12 import V6_12
 
 if TYPE_CHECKING:
@@ -13,16 +16,26 @@ if TYPE_CHECKING:
 __all__ = ["V6_0"]
 
 
-class V6_0(V6_12):  # noqa: N801
+class V6_0(VmasInRedBlackTree, NoMadviseCollapse, PinsPagesOfFiles, HugePagesOnly, NoUffdioMove, V6_12):  # noqa: N801
     """2555283eb40d: an anon_vma counts VMAs and children apart, and is reused without any of the former.
 
-    v6.12 has another home for VMAs and another shape of the merge; links and
-    counters are the same.
+    v6.12 has another home for VMAs and another shape of the merge, large
+    folios of any size, UFFDIO_MOVE and MADV_COLLAPSE; links and counters are
+    the same.
     """
 
     name = "v6.0"
     parent: ClassVar[str | None] = "v5.5"
-    commits: ClassVar[tuple[str, ...]] = ("2555283eb40d",)
+    commits: ClassVar[tuple[str, ...]] = (
+        "e346b3813067",
+        "3917c80280c9",
+        "70e806e4e645",
+        "09854ba94c6a",
+        "97113eb39fa7",
+        "6c54dc6c7437",
+        "6c287605fd56",
+        "2555283eb40d",
+    )
     release = "v6.0"
     summary = "num_children and num_active_vmas instead of degree: no double reuse"
 

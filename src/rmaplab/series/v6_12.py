@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel.locking import PAGE_TABLE_LOCK
 from rmaplab.kernel.madvise import SINCE
+from rmaplab.series.mremap_rules import OneVmaMoved
+from rmaplab.series.thp import LargeFoliosCopied
 from rmaplab.series.v6_18 import V6_18
 
 if TYPE_CHECKING:
@@ -16,16 +18,24 @@ if TYPE_CHECKING:
 __all__ = ["V6_12"]
 
 
-class V6_12(V6_18):  # noqa: N801
+class V6_12(OneVmaMoved, LargeFoliosCopied, V6_18):  # noqa: N801
     """Before 879bca0a2c4f: the fork-child test looks at the absorbing VMA only.
 
     An unfaulted VMA has an empty chain, which is not singular, so by
     accident it never absorbed a faulted neighbour.
+
+    It stands for 6.12.y, where UFFDIO_MOVE renames pages in the swap cache (c50f8e6053b0, v6.14).
     """
 
     name = "v6.12"
     parent: ClassVar[str | None] = "v6.0"
-    commits: ClassVar[tuple[str, ...]] = ()
+    commits: ClassVar[tuple[str, ...]] = (
+        "7d8faaf15545",
+        "524e00b36e8c",
+        "84209e87c696",
+        "19eaf44954df",
+        "adef440691ba",
+    )
     release = "v6.12"
     summary = "merge rule of v6.15 and before"
     merges_into_unfaulted = False

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from rmaplab.kernel import Kernel
 from rmaplab.kernel.flags import VM_LOCKED
+from rmaplab.series.uffdio_move import MoveLocksAnonVma
+from rmaplab.series.unlocked_walk import UnlockedWalk
 
 if TYPE_CHECKING:
     from rmaplab.kernel.objects import AnonVma, Folio, Mm, Vma
@@ -14,11 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["V6_18_9"]
 
 
-class V6_18_9(Kernel):  # noqa: N801 (the series' own name)
+class V6_18_9(UnlockedWalk, MoveLocksAnonVma):  # noqa: N801 (the series' own name)
     """d17f02417a33: anon_vma_clone is told its operation; only fork looks for a reusable anon_vma.
 
     Still without 3a206a8649f8: after a failed merge into an unfaulted VMA
     the VMA keeps an anon_vma pointer that nothing backs.
+
+    Like all of v6.18+1 to v6.18+9 it is v6.18 outside mm/rmap.c and
+    mm/vma.c: what v7.0 changed in faults, walks, UFFDIO_MOVE and guards is
+    taken back here.
     """
 
     name = "v6.18+9"
