@@ -96,7 +96,7 @@ class _Copies:
             return new
         new = self.mms[old] = Mm(old.id)
         new.users = old.users
-        new.brk = old.brk
+        new.start_brk, new.brk = old.start_brk, old.brk
         new.has_pinned = old.has_pinned
         new.pinned = [(address, self.folio(folio)) for address, folio in old.pinned]
         new.vmas = [self.vma(vma, new) for vma in old.vmas]
@@ -124,6 +124,7 @@ class _Copies:
         new = self.vmas[old] = Vma(old.id, mm, old.vm_start, old.vm_end, old.vm_pgoff, old.vm_flags, old.file)
         if old.anon_vma is not None:
             new.anon_vma = self.anon_vmas[old.anon_vma]
+        new.anon_pgoff = old.anon_pgoff
         new.attached = old.attached
         new.freed = old.freed
         return new

@@ -23,7 +23,7 @@ class Fork(Exec):
     def dup_mm(self, oldmm: Mm) -> Mm | int:
         """A copy of an address space, or -ENOMEM with nothing left of it."""
         mm = Mm(self.new_ident(Mm))
-        mm.brk = oldmm.brk
+        mm.start_brk, mm.brk = oldmm.start_brk, oldmm.brk
         rc = self.dup_mmap(mm, oldmm)
         if rc != 0:
             self.exit_mmap(mm)

@@ -8,7 +8,7 @@ negative errno.
 from __future__ import annotations
 
 from errno import EFAULT, EINVAL, ENOMEM, EPERM
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import (
     PAGE_SHIFT,
@@ -39,8 +39,6 @@ STACK_GUARD_GAP = 256 * PAGE_SIZE
 
 class Mmap(Migrate):
     """System calls that change VMAs."""
-
-    start_brk: ClassVar[int] = 0x5555_5555_6000  # where every process's heap begins, in bytes
 
     def do_mmap(
         self, mm: Mm, start: int, end: int, flags: int, file: str | None = None, pgoff: int | None = None
@@ -106,7 +104,7 @@ class Mmap(Migrate):
         """Map more heap; only the VMA below is asked to grow, if it is a part of the heap."""
         if start == end:
             return 0
-        below = mm.neighbours(start, end)[0] if start > self.start_brk else None
+        below = mm.neighbours(start, end)[0] if start > mm.start_brk else None
         flags = VM_READ | VM_WRITE | VM_ACCOUNT
         vmg = VmaMerge(mm, start, end, start >> PAGE_SHIFT, flags, prev=below)
         if self.vma_merge_new_range(vmg) is not None:

@@ -14,6 +14,7 @@ from rmaplab.kernel.pagetable import PageTable
 
 __all__ = [
     "FILE_PAGE",
+    "START_BRK",
     "ZERO_PAGE",
     "AnonVma",
     "AnonVmaChain",
@@ -84,10 +85,12 @@ class Vma:
     """struct vm_area_struct, as far as the reverse map reads it.
 
     ``anon_vma_chain`` is the same_vma list, head first.  ``file`` is None for
-    anonymous memory.
+    anonymous memory.  ``anon_pgoff`` is the offset by which anonymous pages
+    are indexed: another name of ``vm_pgoff``, but since v7.3 apart from a file's.
     """
 
     __slots__ = (
+        "anon_pgoff",
         "anon_vma",
         "anon_vma_chain",
         "attached",
@@ -109,6 +112,7 @@ class Vma:
         self.vm_start = start
         self.vm_end = end
         self.vm_pgoff = pgoff
+        self.anon_pgoff = pgoff
         self.vm_flags = flags
         self.file = file
         self.anon_vma: AnonVma | None = None
@@ -215,16 +219,20 @@ def _vm_end(vma: Vma) -> int:
     return vma.vm_end
 
 
+START_BRK = 0x5555_5555_6000  # where heaps begin, in bytes, unless someone knows better
+
+
 class Mm:
     """struct mm_struct: the VMAs in address order (the maple tree) and the page table."""
 
-    __slots__ = ("brk", "has_pinned", "id", "page_table", "pinned", "users", "vmas")
+    __slots__ = ("brk", "has_pinned", "id", "page_table", "pinned", "start_brk", "users", "vmas")
 
     def __init__(self, ident: int) -> None:
         self.id = ident
         self.vmas: list[Vma] = []
         self.page_table = PageTable()
         self.users = 1
+        self.start_brk = START_BRK  # where the heap begins
         self.brk = 0  # end of the heap in bytes, 0 before the first brk()
         self.has_pinned = False  # MMF_HAS_PINNED: a page was pinned for DMA once
         self.pinned: list[tuple[int, Folio]] = []  # pins of this process: address (bytes) at the time, folio

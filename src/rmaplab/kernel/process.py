@@ -149,7 +149,7 @@ class Process:
     def brk(self, pages: int) -> Area:
         """Let the heap grow by so many pages, or shrink; the whole of it."""
         self._alive()
-        heap = self.kernel.start_brk
+        heap = self.mm.start_brk
         end = self.mm.brk or heap
         new_end = end + (pages << PAGE_SHIFT)
         if new_end < heap:
