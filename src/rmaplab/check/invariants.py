@@ -133,7 +133,7 @@ def _overlap(state: State) -> Iterator[str]:
     for vmas in state.active.values():
         unmoved = [vma for vma in vmas if vma.file is None and vma.vm_pgoff == vma.vm_start >> PAGE_SHIFT]
         for vma, other in pairwise(sorted(unmoved, key=lambda vma: (vma.vm_mm.id, vma.vm_start))):
-            if vma.vm_mm is other.vm_mm and vma_last_pgoff(vma) >= other.vm_pgoff:
+            if vma.vm_mm is other.vm_mm and vma_last_pgoff(vma) >= other.anon_pgoff:
                 yield f"{vma} and {other} both have the page offset {other.vm_pgoff:#x}"
 
 
@@ -147,7 +147,7 @@ def _keys(state: State) -> Iterator[str]:
     for anon_vma in state.anon_vmas:
         for avc, key in anon_vma.rb_root.keys.items():
             vma = avc.vma
-            if key != (vma.vm_pgoff, vma_last_pgoff(vma)) and not vma.freed:
+            if key != (vma.anon_pgoff, vma_last_pgoff(vma)) and not vma.freed:
                 yield f"{avc} of {vma} in {anon_vma} has the key {key}"
 
 

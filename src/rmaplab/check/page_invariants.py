@@ -76,7 +76,7 @@ def _visited(folio: Folio) -> set[tuple[Mm, int]]:
     if folio.mapping is None:
         return set()
     return {
-        (avc.vma.vm_mm, avc.vma.vm_start + ((folio.index - avc.vma.vm_pgoff) << PAGE_SHIFT))
+        (avc.vma.vm_mm, avc.vma.vm_start + ((folio.index - avc.vma.anon_pgoff) << PAGE_SHIFT))
         for avc in folio.mapping.rb_root.stab(folio.index, folio.index + (1 << folio.order) - 1)
     }
 

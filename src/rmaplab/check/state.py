@@ -143,7 +143,7 @@ class _Encoder:
         out = self.out
         for vma in mm.vmas:
             self.vmas[vma] = len(self.vmas)
-            out += (vma.vm_start, vma.vm_end, vma.vm_pgoff, vma.vm_flags)
+            out += (vma.vm_start, vma.vm_end, vma.vm_pgoff, vma.anon_pgoff, vma.vm_flags)
             out.append(0 if vma.file is None else crc32(vma.file.encode()))
             out.append(-1 if vma.anon_vma is None else self.number(vma.anon_vma))
             out += [self.number(avc.anon_vma) for avc in vma.anon_vma_chain]

@@ -85,16 +85,16 @@ class VmaWatch(LinkWatch):
     def vma_prepare(self, *vmas: Vma) -> AnonVma | None:
         """Note where the VMAs that are about to change map offset 0."""
         for vma in vmas:
-            self.origins[vma] = vma.vm_start - (vma.vm_pgoff << PAGE_SHIFT)
+            self.origins[vma] = vma.vm_start - (vma.anon_pgoff << PAGE_SHIFT)
         return super().vma_prepare(*vmas)
 
     def vma_complete(self, anon_vma: AnonVma | None, *vmas: Vma, removed: tuple[Vma, ...] = ()) -> None:
         """I12 of the zoo: index and address still belong together, but in exec's stack on its way."""
         super().vma_complete(anon_vma, *vmas, removed=removed)
         for vma in vmas:
-            moved = self.origins.pop(vma) != vma.vm_start - (vma.vm_pgoff << PAGE_SHIFT)
+            moved = self.origins.pop(vma) != vma.vm_start - (vma.anon_pgoff << PAGE_SHIFT)
             if moved and vma.vm_flags & VM_STACK_INCOMPLETE_SETUP != VM_STACK_INCOMPLETE_SETUP:
-                self.events.report("AV-046", f"{vma} now starts at {vma.vm_start:#x} with offset {vma.vm_pgoff:#x}")
+                self.events.report("AV-046", f"{vma} now starts at {vma.vm_start:#x} with offset {vma.anon_pgoff:#x}")
 
 
 def _pages(mm: Mm, start: int, end: int) -> list[tuple[int, tuple[object, ...]]]:

@@ -116,5 +116,5 @@ def all_pages(folio: Folio) -> int:
 
 
 def linear_page_index(vma: Vma, address: int) -> int:
-    """Page offset of an address (bytes) in the object its VMA maps."""
-    return vma.vm_pgoff + ((address - vma.vm_start) >> PAGE_SHIFT)
+    """Page offset by which an anonymous page at an address (bytes) is found (linear_anon_page_index in v7.3)."""
+    return vma.anon_pgoff + ((address - vma.vm_start) >> PAGE_SHIFT)

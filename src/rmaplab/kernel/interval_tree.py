@@ -27,11 +27,11 @@ __all__ = ["IntervalTree", "vma_last_pgoff"]
 
 def vma_last_pgoff(vma: Vma) -> int:
     """Last page offset of a VMA, inclusive (``avc_last_pgoff``)."""
-    return vma.vm_pgoff + ((vma.vm_end - vma.vm_start) >> PAGE_SHIFT) - 1
+    return vma.anon_pgoff + ((vma.vm_end - vma.vm_start) >> PAGE_SHIFT) - 1
 
 
 class IntervalTree:
-    """Entries (AVCs) of one anon_vma, visited by (vm_pgoff, order of insertion).
+    """Entries (AVCs) of one anon_vma, visited by (page offset, order of insertion).
 
     ``keys`` maps each entry to the (first, last) page offsets its VMA had at
     insertion, as CONFIG_DEBUG_VM_RB caches them: a VMA must not change its
@@ -58,7 +58,7 @@ class IntervalTree:
     def insert(self, avc: AnonVmaChain) -> None:
         """Insert behind the entries with an equal start."""
         vma = avc.vma
-        self.keys[avc] = (vma.vm_pgoff, vma_last_pgoff(vma))
+        self.keys[avc] = (vma.anon_pgoff, vma_last_pgoff(vma))
         self._sorted = None
 
     def remove(self, avc: AnonVmaChain) -> None:

@@ -41,6 +41,7 @@ class VmaAdjust(RmapWalk):
         vma = self.vm_area_alloc(orig.vm_mm, orig.vm_start, orig.vm_end, orig.vm_pgoff, orig.vm_flags, orig.file)
         if vma is not None:
             vma.anon_vma = orig.anon_vma
+            vma.anon_pgoff = orig.anon_pgoff
         return vma
 
     def vm_area_free(self, vma: Vma) -> None:
@@ -74,6 +75,7 @@ class VmaAdjust(RmapWalk):
 
     def vma_set_range(self, vma: Vma, start: int, end: int, pgoff: int) -> None:
         """Give a VMA another range (bytes) and page offset; none of its AVCs is in a tree now."""
+        vma.anon_pgoff += pgoff - vma.vm_pgoff
         vma.vm_start, vma.vm_end, vma.vm_pgoff = start, end, pgoff
 
     def vma_prepare(self, *vmas: Vma) -> AnonVma | None:
@@ -119,8 +121,8 @@ class VmaAdjust(RmapWalk):
         if new_below:
             new.vm_end = address
         else:
-            new.vm_start = address
-            new.vm_pgoff += (address - vma.vm_start) >> PAGE_SHIFT
+            pages = (address - vma.vm_start) >> PAGE_SHIFT
+            self.vma_set_range(new, address, vma.vm_end, vma.vm_pgoff + pages)
         if self.vma_iter_prealloc() != 0 or self.anon_vma_clone(new, vma, Operation.SPLIT) != 0:
             self.vm_area_free(new)
             return -ENOMEM

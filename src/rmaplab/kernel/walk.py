@@ -205,10 +205,10 @@ class RmapWalk(SwapFile):
 
     def vma_address(self, vma: Vma, pgoff: int, pages: int) -> int:
         """Address (bytes) of the first of ``pages`` pages from ``pgoff`` on that is in the VMA, or -EFAULT."""
-        if pgoff >= vma.vm_pgoff:
-            address = vma.vm_start + ((pgoff - vma.vm_pgoff) << PAGE_SHIFT)
+        if pgoff >= vma.anon_pgoff:
+            address = vma.vm_start + ((pgoff - vma.anon_pgoff) << PAGE_SHIFT)
             return address if address < vma.vm_end else -EFAULT
-        return vma.vm_start if pgoff + pages > vma.vm_pgoff else -EFAULT
+        return vma.vm_start if pgoff + pages > vma.anon_pgoff else -EFAULT
 
     def page_vma_mapped_walk(
         self, folio: Folio, vma: Vma, address: int, waiting: Folio | None = None

@@ -26,7 +26,7 @@ class AnonVmaList(IntervalTree):
     def stab(self, first: int, last: int) -> Iterator[AnonVmaChain]:
         """Entries whose VMA covers any of [first, last] (page offsets) now; all others are met in vain."""
         for avc in self.keys:
-            if avc.vma.vm_pgoff <= last and vma_last_pgoff(avc.vma) >= first:
+            if avc.vma.anon_pgoff <= last and vma_last_pgoff(avc.vma) >= first:
                 yield avc
 
     def move_to_head(self, avc: AnonVmaChain) -> None:

@@ -163,7 +163,7 @@ class V2_6_34(MovesUnlocked, NoLargeFolios, V3_19):  # noqa: N801
         useful = {visit.vma: visit for visit in visits}
         visits = []
         for avc in folio.mapping.rb_root:
-            address = avc.vma.vm_start + ((folio.index - avc.vma.vm_pgoff) << PAGE_SHIFT)
+            address = avc.vma.vm_start + ((folio.index - avc.vma.anon_pgoff) << PAGE_SHIFT)
             visits.append(useful.get(avc.vma, Visit(avc.vma, address, False)))
         return visits
 
