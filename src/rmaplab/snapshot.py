@@ -31,12 +31,16 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class VmaView:
-    """A VMA: bytes [start, end), ``pgoff`` in pages; ``chain`` are anon_vma ids, head first."""
+    """A VMA: bytes [start, end), ``pgoff`` in pages; ``chain`` are anon_vma ids, head first.
+
+    ``anon_pgoff`` is the offset of its anonymous pages: the same, but for private files since v7.3.
+    """
 
     id: str
     start: int
     end: int
     pgoff: int
+    anon_pgoff: int
     flags: str
     file: str | None
     anon_vma: str | None

@@ -58,6 +58,7 @@ class _View:
             start=vma.vm_start,
             end=vma.vm_end,
             pgoff=vma.vm_pgoff,
+            anon_pgoff=vma.anon_pgoff,
             flags=flags_name(vma.vm_flags),
             file=vma.file,
             anon_vma=None if vma.anon_vma is None else self.av_name(vma.anon_vma),
