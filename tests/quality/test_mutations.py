@@ -6,6 +6,7 @@ mutant must be reported, its origin must not.
 """
 
 import mutants_cloning
+import mutants_keeping
 import mutants_linking
 import mutants_merging
 import mutants_paging
@@ -23,6 +24,7 @@ MUTANTS = {
     **mutants_cloning.MUTANTS,
     **mutants_merging.MUTANTS,
     **mutants_paging.MUTANTS,
+    **mutants_keeping.MUTANTS,
 }
 
 
