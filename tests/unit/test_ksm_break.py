@@ -196,6 +196,19 @@ def test_where_the_parent_does_not_merge_no_scan_finds_its_place(kernel, parent)
     end(kernel)
 
 
+def test_a_page_that_no_walk_finds_is_not_left_in_the_swap_cache(kernel, parent):
+    area = written(parent)
+    child = parent.fork()
+    child.madvise(area, "mergeable")
+    child.ksm_merge(area, "X")
+    child.write(area)
+    page = folio(parent, area)
+    assert found(parent, area) == set()
+    assert refused(parent.swapout, area) == errno.EBUSY
+    assert (page.slot, page.mapcount) == (None, 1)
+    end(kernel)
+
+
 def test_a_place_is_known_by_its_address_even_if_another_page_has_come_there(kernel, parent, stranger):
     # The swap entry moves with its VMA to where a merged page was; its item is taken for that of the page.
     merged(stranger)

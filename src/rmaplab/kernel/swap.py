@@ -78,6 +78,8 @@ class Swap(RmapUnmap):
                 rc = 0
                 if not cached:
                     self.remove_mapping(folio)
+            else:
+                self.folio_free_swap(folio)  # if it was unmapped nowhere
         self.locks.release(FOLIO_LOCK, folio)
         return rc
 
