@@ -193,7 +193,7 @@ def test_what_grows_while_it_is_locked_is_faulted_in(kernel, parent):
 def test_an_old_place_that_cannot_be_split_off_stays_mapped_and_unaccounted(kernel, parent, n, pieces, accounted):
     # The pages are at the new place by then: the call succeeds.
     area = written(parent, 3, at=BASE)
-    kernel.slab.plan(n, kind="tree")
+    kernel.slab.plan(n, kind="vma")
     parent.mremap(area.part(1, 1), at=FAR)
     assert layout(parent) == [*pieces, (64, 65)]
     assert {bool(part.vm_flags & VM_ACCOUNT) for part in parent.mm.vmas[:-1]} == {accounted}
