@@ -91,7 +91,7 @@ class Calls:
                 getattr(process, call)(area)
 
 
-@pytest.mark.parametrize("seed", (0, 3, 148))
+@pytest.mark.parametrize("seed", [0, 3, 148])
 @pytest.mark.parametrize("series", ["v6.12", "v6.18", "v7.0"])
 def test_every_invariant_holds_whatever_becomes_of_merged_pages(series, seed):
     kernel = monitored(SERIES[series])()
