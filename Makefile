@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint bench nightly pages lock clean
+.PHONY: help demo test lint coverage mutants bench nightly pages lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -28,6 +28,13 @@ lint: $(VENV)/.dev ## set up, then run ruff, mypy and the import linter
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
 
+coverage: $(VENV)/.dev ## set up, then run all tests and list the branches of kernel/ and series/ not taken
+	$(BIN)/coverage run -m pytest -q
+	$(BIN)/coverage report --include='src/rmaplab/kernel/*,src/rmaplab/series/*' --fail-under=97
+
+mutants: $(VENV)/.mutation ## set up, then print the mutation score of a sample (MUTANTS='--sample 0 --jobs 2': all)
+	@$(BIN)/python tools/mutants.py $(MUTANTS)
+
 bench: $(VENV)/.dev ## set up, then measure speed
 	@$(BIN)/python -m benchmarks
 
@@ -43,6 +50,7 @@ lock: $(VENV)/.made ## renew requirements/*.lock from pyproject.toml with the ne
 	@$(PIP) install --quiet 'uv>=0.9'
 	@$(COMPILE) --group build pyproject.toml --output-file requirements/run.lock
 	@$(COMPILE) --group dev --constraint requirements/run.lock pyproject.toml --output-file requirements/dev.lock
+	@$(COMPILE) --group mutation --constraint requirements/dev.lock pyproject.toml --output-file requirements/mutation.lock
 
 clean: ## remove .venv and everything that tools have left
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache .coverage
@@ -70,6 +78,11 @@ $(VENV)/.run: $(VENV)/.made requirements/run.lock pyproject.toml
 $(VENV)/.dev: $(VENV)/.made requirements/dev.lock pyproject.toml
 	$(call install,requirements/dev.lock)
 	@touch $(VENV)/.run $@
+
+# What mutation testing needs; it stays out of .dev, which every test run sets up.
+$(VENV)/.mutation: $(VENV)/.dev requirements/mutation.lock
+	$(call install,requirements/mutation.lock)
+	@touch $(VENV)/.run $(VENV)/.dev $@
 
 define install
 @touch $(VENV)/.unfinished
