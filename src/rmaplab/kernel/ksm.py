@@ -36,16 +36,19 @@ class Ksm(Gup):
     def ksm_merge_range(self, mm: Mm, start: int, end: int, content: str) -> int:
         """Let ksmd find that the pages of [start, end) (bytes) have this content; 0, -EINVAL or -EBUSY."""
         self.locks.acquire(MMAP_LOCK, mm, READ)
-        rc = 0
+        rc, noted = 0, self.rmap_items(mm)
         for address in range(start, end, PAGE_SIZE):
-            rc = self.cmp_and_merge_page(mm, address, content)
+            rc = self.cmp_and_merge_page(mm, address, content, noted.get(address))
             if rc != 0:
                 break
         self.locks.release(MMAP_LOCK, mm)
         return rc
 
-    def cmp_and_merge_page(self, mm: Mm, address: int, content: str) -> int:
-        """Merge one page; -EINVAL if KSM would not look at it, -EBUSY if it is in use otherwise."""
+    def cmp_and_merge_page(self, mm: Mm, address: int, content: str, noted: StableNode | None) -> int:
+        """Merge one page; -EINVAL if KSM would not look at it, -EBUSY if it is in use otherwise.
+
+        ``noted`` has the place's item, perhaps of a page that was here before.
+        """
         vma = mm.lookup(address)
         if vma is None or not vma.vm_flags & VM_MERGEABLE:
             return -EINVAL
@@ -55,21 +58,21 @@ class Ksm(Gup):
         if pte.folio.stable_node is not None:
             if pte.folio.stable_node.content != content:
                 return -EINVAL  # a page of KSM is never written to
-            self.merge_ksm_page(pte.folio.stable_node, vma, address)
+            self.merge_ksm_page(pte.folio.stable_node, vma, address, noted)
             return 0
-        self.remove_rmap_item_from_tree(mm, address)  # of a page that was here before
+        self.remove_rmap_item_from_tree(noted, mm, address)
         if pte.folio.order and self.split_folio_locked(pte.folio) != 0:
             return -EBUSY
         return self.try_to_merge_one_page(vma, address, content)
 
-    def merge_ksm_page(self, node: StableNode, vma: Vma, address: int) -> None:
+    def merge_ksm_page(self, node: StableNode, vma: Vma, address: int, noted: StableNode | None) -> None:
         """Note a place that maps a page of KSM already, unless it is noted (a page that fork shared).
 
         A place is known by its address: if another VMA was there at the time,
         the item still names the anon_vma of that one.
         """
-        if not any(item.mm is vma.vm_mm and item.address == address for item in node.items):
-            self.remove_rmap_item_from_tree(vma.vm_mm, address)
+        if noted is not node:
+            self.remove_rmap_item_from_tree(noted, vma.vm_mm, address)
             self.stable_tree_append(node, vma, address)
 
     def try_to_merge_one_page(self, vma: Vma, address: int, content: str) -> int:
@@ -128,10 +131,14 @@ class Ksm(Gup):
         self.get_anon_vma(vma.anon_vma)
         node.items.insert(0, KsmRmapItem(vma.vm_mm, address, vma.anon_vma, linear_page_index(vma, address)))
 
-    def remove_rmap_item_from_tree(self, mm: Mm, address: int) -> None:
-        """Forget what was merged at an address (bytes): there is one item for each at most."""
-        for node in self.stable_tree.values():
-            self.remove_items(node, lambda item: item.mm is mm and item.address == address)
+    def rmap_items(self, mm: Mm) -> dict[int, StableNode]:
+        """The addresses (bytes) that ksmd has merged in an mm, one item for each at most, and whose they are."""
+        return {item.address: node for node in self.stable_tree.values() for item in node.items if item.mm is mm}
+
+    def remove_rmap_item_from_tree(self, noted: StableNode | None, mm: Mm, address: int) -> None:
+        """Forget what was merged at an address (bytes), if anything."""
+        if noted is not None:
+            self.remove_items(noted, lambda item: item.mm is mm and item.address == address)
 
     def remove_node_from_stable_tree(self, node: StableNode) -> None:
         """Forget a page that is gone, and let go of its anon_vmas."""
@@ -160,20 +167,21 @@ class Ksm(Gup):
                 self.remove_node_from_stable_tree(node)
                 continue
             self.remove_items(node, partial(self.is_unmerged, node))
-            for mm in self.ksm_mms():
-                self.scan_mm(node, mm)
+        for mm in self.ksm_mms():
+            self.scan_mm(mm)
 
     def ksm_mms(self) -> list[Mm]:
         """The mms on ksmd's list; those of the processes that run."""
         return []
 
-    def scan_mm(self, node: StableNode, mm: Mm) -> None:
-        """Note every mergeable place where an mm maps the page (an item is made for a page that fork shared)."""
+    def scan_mm(self, mm: Mm) -> None:
+        """Note every mergeable place where an mm maps a page of KSM (an item is made for what fork has shared)."""
+        noted = self.rmap_items(mm)
         for address, pte in mm.page_table:
-            if isinstance(pte, Pte) and pte.folio is node.folio:
-                vma = mm.lookup(address)
-                if vma is not None and vma.vm_flags & VM_MERGEABLE:
-                    self.merge_ksm_page(node, vma, address)
+            node = pte.folio.stable_node if isinstance(pte, Pte) else None
+            vma = None if node is None else mm.lookup(address)
+            if node is not None and vma is not None and vma.vm_flags & VM_MERGEABLE:
+                self.merge_ksm_page(node, vma, address, noted.get(address))
 
     def is_unmerged(self, node: StableNode, item: KsmRmapItem) -> bool:
         """Whether an item is stale: the page is not mapped there any more, or the VMA is not mergeable."""
