@@ -4,14 +4,21 @@
 import pytest
 from replay_events import (
     ANONYMOUS,
+    COLD,
+    DONTDUMP,
     DONTFORK,
     DONTNEED,
     EXEC,
     EXIT,
+    GUARD_INSTALL,
+    HUGEPAGE,
+    MERGEABLE,
+    NOHUGEPAGE,
     PAGE,
     PRIVATE,
     RW,
     SHARED,
+    WIPEONFORK,
     A,
     B,
     R,
@@ -110,24 +117,47 @@ def test_mremap_in_place(play):
     assert not same.refused
 
 
-def test_mremap_that_moves_is_approximated(play):
-    result = play(EXEC, mmap(0, A, 2), anon(0, A, 2), ["mremap", 0, A, 2 * PAGE, 3 * PAGE, 1, B], anon(0, B, 3))
-    assert result.approximated.total() == 1
-    assert final(result) == (1, 1)
+def test_mremap_moves_pages_and_links(play):
+    result = play(EXEC, mmap(0, A, 2), anon(0, A, 2), ["mremap", 0, A, 2 * PAGE, 3 * PAGE, 1, B], anon(0, B, 3), EXIT)
+    assert not result.approximated
+    assert not result.refused
+    assert result.allocations == 2 + 1  # the copy's link; the page behind the two takes none
+    assert result.walk_visits == {1: 1}
+
+
+def test_a_part_that_moves_stays_in_its_tree(play):
+    begin = [EXEC, mmap(0, A, 3), anon(0, A, 3), ["fork", 0, 1]]
+    result = play(*begin, ["mremap", 1, A + PAGE, PAGE, PAGE, 3, B])
+    assert final(result) == (2, 1 + 3 * 2)
+    assert not result.refused
+
+
+def test_mremap_leaves_an_empty_vma_behind_if_asked_to(play):
+    events = [EXEC, mmap(0, A, 1), anon(0, A), ["mremap", 0, A, PAGE, PAGE, 5, B]]
+    assert final(play(*events)) == (1, 1)
+    assert final(play(*events, anon(0, A))) == (2, 2)
+    assert play(*events, series="v2.6.32").refused == {"mremap EINVAL": 1}  # the flag came with v5.7
+
+
+def test_mremap_maps_a_shared_area_twice(play):
+    flags = SHARED | ANONYMOUS
+    result = play(
+        EXEC, mmap(0, A, 1, flags=flags), ["mremap", 0, A, 0, PAGE, 1, B], ["munmap", 0, A, PAGE], anon(0, B)
+    )
     assert not result.refused
 
 
 @pytest.mark.parametrize(
-    "call",
+    ("call", "refused"),
     [
-        ["mremap", 0, A, 0, PAGE, 1, B],  # a second mapping of a shared area
-        ["mremap", 0, A, PAGE, PAGE, 4, B],  # MREMAP_DONTUNMAP
-        ["mremap", 0, B, PAGE, PAGE, 1, A],  # no such area
+        (["mremap", 0, A, 0, PAGE, 1, B], "mremap EINVAL"),  # only a shared area can be mapped twice
+        (["mremap", 0, B, PAGE, PAGE, 1, A], "mremap EFAULT"),  # no such area
+        (["mremap", 0, A, PAGE, 2 * PAGE, 1, A], "mremap ENOMEM"),  # no room
     ],
 )
-def test_mremap_of_other_kinds_is_left_out(play, call):
-    result = play(EXEC, mmap(0, A, 1), anon(0, A), call)
-    assert result.unmodelled == {"mremap": 1}
+def test_an_mremap_that_the_model_refuses_is_counted(play, call, refused):
+    result = play(EXEC, mmap(0, A, 1), mmap(0, A + PAGE, 1, R), anon(0, A), call)
+    assert result.refused == {refused: 1}
     assert final(result) == (1, 1)
 
 
@@ -136,15 +166,72 @@ def test_unmodelled_calls_are_counted_by_name(play):
         EXEC,
         mmap(0, A, 1),
         anon(0, A),
-        ["madvise", 0, A, PAGE, DONTFORK],
-        ["madvise", 0, A, PAGE, DONTFORK],
+        ["madvise", 0, A, PAGE, COLD],
+        ["madvise", 0, A, PAGE, COLD],
         ["madvise", 0, A, PAGE, DONTNEED],
         ["other", 0, "shmat"],
         ["other", 0, "clone-untraced"],
     )
-    assert result.unmodelled == {"madvise 10": 2, "shmat": 1, "clone-untraced": 1}
+    assert result.unmodelled == {"madvise 20": 2, "shmat": 1, "clone-untraced": 1}
     assert result.events == 8 + 1 - 1  # the sample of one page counts as one fault
     assert final(result) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("advice", "objects"),
+    [
+        (DONTFORK, (1, 2)),  # the child has the other part alone
+        (WIPEONFORK, (1, 2)),
+        (DONTDUMP, (1, 2)),
+        (NOHUGEPAGE, (1, 2)),
+        (HUGEPAGE, (1, 2)),
+        (MERGEABLE, (1, 2)),
+        (GUARD_INSTALL, (1, 1)),
+        (DONTNEED, (1, 1)),
+    ],
+)
+def test_advice_is_followed(play, advice, objects):
+    begin = [EXEC, mmap(0, A, 2), anon(0, A, 2), ["madvise", 0, A, PAGE, advice]]
+    result = play(*begin)
+    assert final(result) == objects
+    assert not result.refused
+    assert not result.unmodelled
+    assert bool(result.approximated) == (advice in (HUGEPAGE, MERGEABLE))
+    forked = play(*begin, ["fork", 0, 1])
+    added = final(forked)[0] - objects[0], final(forked)[1] - objects[1]
+    assert added == ((1, 2) if objects == (1, 1) or advice in (DONTFORK, WIPEONFORK) else (2, 4))
+
+
+def test_what_advice_parts_its_opposite_joins(play):
+    begin = [EXEC, mmap(0, A, 2), anon(0, A, 2)]
+    for advice in (DONTFORK, NOHUGEPAGE, DONTDUMP, WIPEONFORK, MERGEABLE):
+        back = {NOHUGEPAGE: HUGEPAGE}.get(advice, advice + 1)
+        result = play(*begin, *(["madvise", 0, A, PAGE, number] for number in (advice, back)))
+        assert final(result) == ((1, 2) if advice == NOHUGEPAGE else (1, 1))
+
+
+def test_advice_that_a_series_does_not_know_is_refused(play):
+    result = play(EXEC, mmap(0, A, 1), ["madvise", 0, A, PAGE, GUARD_INSTALL], series="v6.12")
+    assert result.refused == {"madvise EINVAL": 1}
+
+
+def test_a_page_below_a_stack_makes_it_grow(play):
+    areas = [[B, B + 9 * PAGE, "rw-p", 0, "[stack]"]]
+    begin = [["exec", 0, "/bin/prog", areas], anon(0, B + 8 * PAGE)]
+    result = play(*begin, anon(0, B - 3 * PAGE))
+    assert final(result) == (1, 1)
+    assert not result.refused
+    assert play(*begin, ["munmap", 0, B, 9 * PAGE], anon(0, B - 3 * PAGE)).refused == {"page fault EFAULT": 1}
+
+
+def test_the_heap_grows_in_one_vma_wherever_it_begins(play):
+    low = 0x10 * PAGE
+    grow = [["brk", 0, low + at * PAGE, low + (at + 1) * PAGE] for at in range(3)]
+    events = [EXEC, *grow, anon(0, low, 3), ["fork", 0, 1]]
+    assert final(play(*events)) == (2, 3)
+    # What is mapped right below the heap is not a part of it.
+    result = play(EXEC, mmap(0, low - PAGE, 1), *grow, anon(0, low - PAGE, 4), ["fork", 0, 1])
+    assert final(result) == (1 + 2, 2 + 4)
 
 
 def test_dontneed_gives_the_page_up(play):
@@ -165,7 +252,13 @@ def test_what_the_model_refuses_is_counted(play):
         ["madvise", 0, B, PAGE, DONTNEED],
         ["munmap", 0, B, PAGE],
     )
-    assert result.refused == {"page fault EFAULT": 2, "mprotect ENOMEM": 1, "munmap EINVAL": 1, "mmap ENOMEM": 2}
+    assert result.refused == {
+        "page fault EFAULT": 2,
+        "mprotect ENOMEM": 1,
+        "munmap EINVAL": 1,
+        "mmap ENOMEM": 2,
+        "madvise ENOMEM": 1,
+    }
     assert final(result) == (0, 0)
 
 

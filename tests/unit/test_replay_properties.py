@@ -5,8 +5,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from replay_events import (
     ANONYMOUS,
-    DONTFORK,
-    DONTNEED,
+    COLD,
     EXEC,
     PAGE,
     PRIVATE,
@@ -14,6 +13,9 @@ from replay_events import (
     _play,  # noqa: F401 (a fixture)
     final,
 )
+
+from rmaplab.series import SERIES
+from rmaplab.workload.replay import ADVICES
 
 CALLS = [
     "mmap",
@@ -75,14 +77,14 @@ def histories(draw):
             case "brk":
                 events.append(["brk", task, start + draw(st.integers(0, 9)), draw(addresses) + 3])
             case "madvise":
-                events.append(["madvise", task, start, length, draw(st.sampled_from([DONTNEED, DONTFORK, 12]))])
+                events.append(["madvise", task, start, length, draw(st.sampled_from([COLD, *ADVICES]))])
             case "other":
                 events.append(["other", task, "shmat"])
     return events, alive
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(history=histories(), series=st.sampled_from(["v6.12", "v6.18", "v6.18+1", "v6.18+2", "v6.18+9", "v7.0"]))
+@given(history=histories(), series=st.sampled_from(list(SERIES)))
 def test_any_history_ends_with_nothing_left(play, history, series):
     events, alive = history
     result = play(*events, *(["exit", task] for task in alive), series=series)

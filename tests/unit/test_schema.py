@@ -72,6 +72,7 @@ def trace(tmp_path):
             ["other", 3, "shmat"],
             ["munmap", 3, 16 * PAGE, 0],
             ["mremap", 3, 16 * PAGE, PAGE, PAGE, 1, 32 * PAGE],
+            ["madvise", 3, 32 * PAGE, PAGE, 12],  # mergeable; KSM is not replayed
         ):
             writer.write(event)
     return path

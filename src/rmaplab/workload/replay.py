@@ -2,7 +2,8 @@
 """Replays a recorded trace on the modelled kernel and adds up what it costs.
 
 Page faults are taken from the trace's samples of anonymous pages, so every
-page counts as one event, at the latest moment it can have been written.
+page counts as one event, at the latest moment it can have been written.  What
+no call of the trace did is not replayed: huge pages, KSM, swap, migration.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field
-from errno import errorcode
+from errno import EFAULT, errorcode
 from typing import TYPE_CHECKING
 
 from rmaplab.errors import InputError
 from rmaplab.gcpause import paused_gc
 from rmaplab.kernel.events import KernelBug
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_GROWSDOWN, VM_NORESERVE, VM_SHARED, prot_flags
-from rmaplab.kernel.locking import MMAP_LOCK, READ, Lock
+from rmaplab.kernel.locking import Lock
 from rmaplab.kernel.pagetable import Pte
 from rmaplab.notebook import HtmlTable
 from rmaplab.series import is_foreign
@@ -30,11 +31,31 @@ if TYPE_CHECKING:
     from rmaplab.kernel import Kernel, Process
     from rmaplab.kernel.objects import Mm, Vma
 
-__all__ = ["Objects", "ReplayResult", "replay"]
+__all__ = ["ADVICES", "Objects", "ReplayResult", "replay"]
 
 MAP_SHARED, MAP_ANONYMOUS, MAP_GROWSDOWN, MAP_NORESERVE = 0x01, 0x20, 0x100, 0x4000
 MREMAP_DONTUNMAP = 4
-MADV_DONTNEED = 4
+ADVICES = {
+    4: "dontneed",
+    10: "dontfork",
+    11: "dofork",
+    12: "mergeable",
+    13: "unmergeable",
+    14: "hugepage",
+    15: "nohugepage",
+    16: "dontdump",
+    17: "dodump",
+    18: "wipeonfork",
+    19: "keeponfork",
+    102: "guard-install",
+    103: "guard-remove",
+}
+"""The advice that is replayed, by the kernel's numbers (MADV_*)."""
+
+WITHOUT_EFFECT = {  # a trace does not tell what became of these
+    "mergeable": "mergeable memory that KSM leaves alone",
+    "hugepage": "memory for huge pages that stays in small ones",
+}
 PROGRESS_EVERY = 1000  # trace events
 
 
@@ -107,6 +128,8 @@ def _counting(series: type[Kernel], result: ReplayResult) -> Kernel:
     """A kernel of the series that counts its forks."""
 
     class Counting(series):  # type: ignore[valid-type, misc]
+        anon_orders = ()  # samples tell of pages, not of folios
+
         def anon_vma_fork(self, vma: Vma, pvma: Vma) -> int:
             rc: int = super().anon_vma_fork(vma, pvma)
             if rc == 0 and vma.anon_vma is not None:
@@ -195,7 +218,7 @@ class _Machine:
         for start, end, access, offset, name in areas:
             flags = prot_flags(access[:3].replace("-", "")) | (VM_SHARED if access[3] == "s" else 0)
             if name == "[heap]":
-                mm.brk = end
+                mm.start_brk, mm.brk = start, end
             elif name == "[stack]":
                 flags |= VM_GROWSDOWN
             anonymous = not name or name in ("[heap]", "[stack]") or name.startswith("[anon")
@@ -249,54 +272,48 @@ class _Machine:
             self.check("mprotect", self.kernel.do_mprotect(self.tasks[task].mm, address, end, prot & 7))
 
     def mremap(self, task: int, old: int, old_length: int, new_length: int, flags: int, result: int) -> None:
-        """Growing and shrinking in place are mmap and munmap of the difference; a move is both, pages lost."""
-        mm = self.tasks[task].mm
-        vma = mm.lookup(old)
-        old_end, new_end = _page_align(old + old_length), _page_align(result + new_length)
-        if vma is None or old_length == 0 or flags & MREMAP_DONTUNMAP:
-            self.result.unmodelled["mremap"] += 1
-        elif result == old and new_end <= old_end:
-            if new_end < old_end:
-                self.check("mremap", self.kernel.do_munmap(mm, new_end, old_end))
-        else:
-            pgoff = vma.vm_pgoff + ((old - vma.vm_start) >> PAGE_SHIFT)
-            start = result
-            if result == old:
-                start = old_end
-                pgoff += (old_end - old) >> PAGE_SHIFT
-            else:
-                self.result.approximated["mremap that moves, as munmap and mmap"] += 1
-                self.check("mremap", self.kernel.do_munmap(mm, old, old_end))
-            file_pgoff = pgoff if vma.file or result == old else None
-            self.check("mremap", self.kernel.do_mmap(mm, start, new_end, vma.vm_flags, vma.file, file_pgoff))
+        """Where it moved by itself it is told the place that the real kernel chose."""
+        moved = result != old
+        rc = self.kernel.do_mremap(
+            self.tasks[task].mm,
+            old,
+            _page_align(old_length),
+            _page_align(new_length),
+            new_addr=result if moved else None,
+            dontunmap=bool(flags & MREMAP_DONTUNMAP),
+            maymove=moved,
+        )
+        self.check("mremap", min(rc, 0))
 
     def brk(self, task: int, old_end: int, new_end: int) -> None:
         mm = self.tasks[task].mm
+        if mm.brk == 0:
+            mm.start_brk = _page_align(old_end)
         self.check("brk", self.kernel.do_brk(mm, _page_align(old_end), _page_align(new_end)))
 
-    def madvise(self, task: int, address: int, length: int, advice: int) -> None:
-        if advice != MADV_DONTNEED:
-            self.result.unmodelled[f"madvise {advice}"] += 1
+    def madvise(self, task: int, address: int, length: int, number: int) -> None:
+        advice = ADVICES.get(number)
+        if advice is None:
+            self.result.unmodelled[f"madvise {number}"] += 1
             return
-        mm = self.tasks[task].mm
-        self.kernel.locks.acquire(MMAP_LOCK, mm, READ)
-        for vma in mm.vmas:
-            start, end = max(vma.vm_start, address), min(vma.vm_end, _page_align(address + length))
-            if start < end:
-                self.kernel.zap_page_range(vma, start, end)
-        self.kernel.locks.release(MMAP_LOCK, mm)
+        if advice in WITHOUT_EFFECT:
+            self.result.approximated[WITHOUT_EFFECT[advice]] += 1
+        end = _page_align(address + length)
+        self.check("madvise", self.kernel.do_madvise(self.tasks[task].mm, address, end, advice))
 
     def other(self, task: int, name: str) -> None:
         self.result.unmodelled[name] += 1
 
     def anon(self, task: int, runs: list[tuple[int, int]]) -> None:
-        """Write to every page of the runs, whatever the access rights are by now."""
+        """Write to every page of the runs, whatever the access rights are by now; below a stack it grows first."""
         mm, fault = self.tasks[task].mm, self.kernel.handle_mm_fault
         for start, pages in runs:
             self.result.events += pages
             self.result.page_faults += pages
             for address in range(start, start + pages * PAGE_SIZE, PAGE_SIZE):
                 rc = fault(mm, address, True, force=True)
+                if rc == -EFAULT:
+                    rc = self.kernel.do_user_addr_fault(mm, address, True, force=True)
                 if rc != 0:
                     self.check("page fault", rc)
 
