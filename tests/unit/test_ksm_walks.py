@@ -130,3 +130,15 @@ def test_the_same_in_a_scenario(by, visits):
     assert result.ok
     assert len(walk) == visits
     assert sum(maps for _, _, maps in walk) == (visits > 0)
+
+
+@pytest.mark.parametrize(("series", "error"), [("v7.0", None), ("v7.3", "EAGAIN")])
+def test_a_swap_entry_that_comes_to_a_merged_address_is_missed_by_the_walk_of_one_offset(series, error):
+    text = (
+        "P0 mmap A 2\nP0 write A\nP0 madvise A mergeable\nP0 ksm A X\n"
+        "P0 mmap C 1\nP0 write C\nP0 madvise C mergeable\nP0 ksm C X\n"
+        "P0 swapout A cached\nP0 swapin C\nP0 mremap A[1] B fixed=A[0]\nP0 swapin B\nksmd\nP0 migrate C\n"
+    )
+    result = run(parse(text), find(series))
+    assert [statement.errno for statement in result.statements if statement.errno] == [error] * (error is not None)
+    assert result.violations == []
