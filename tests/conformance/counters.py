@@ -9,20 +9,22 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from programs import WINDOW, Call, Model
+from calls import WINDOW, Call
+from model import Model
 
 from rmaplab.kernel.flags import PAGE_SHIFT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from programs import Performer
     from running import RunningKernel
+    from views import Performer
 
     from rmaplab.kernel import Kernel
 
 __all__ = [
     "DAEMON",
+    "MARGIN",
     "ROWS",
     "count_in_kernel",
     "count_in_model",
@@ -31,6 +33,9 @@ __all__ = [
     "uncountable",
     "vmas_needed",
 ]
+
+MARGIN = 0.1
+"""How far counts per VMA may be from the model's, relative above 1."""
 
 CACHE = Path("/sys/kernel/slab/anon_vma")
 COMB = (0x7E00_0000_0000 - WINDOW) >> PAGE_SHIFT  # where the VMAs stand, far from everything, in pages

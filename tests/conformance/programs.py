@@ -1,205 +1,38 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Random programs of a few processes over a few pages, and the model as one of their two performers."""
+"""Random programs of a few processes over a few pages, performed side by side on the model and on a kernel."""
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
-from rmaplab.kernel.flags import PAGE_SHIFT, flags_name
-from rmaplab.kernel.objects import FILE_PAGE
-from rmaplab.kernel.process import Area as PageRange
+from calls import HEAP, PAGES, WINDOW, Call
+from views import Folios
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rmaplab.kernel import Kernel, Process
-    from rmaplab.kernel.objects import Pte
+    from views import Performer
 
 __all__ = [
+    "ADVICE",
+    "EVERYTHING",
     "FAMILY",
+    "FLAGS",
+    "GROWTH",
+    "GUARDS",
     "MAX_PROCESSES",
     "MOVES",
-    "PAGES",
     "PLAIN",
-    "WINDOW",
-    "Area",
-    "Call",
     "Difference",
     "Mix",
-    "Model",
-    "Performer",
-    "View",
     "generate",
     "run",
     "shrink",
 ]
 
-# Low enough to stand before everything else that is mapped, so that smaps shows it first;
-# neither a huge page nor a neighbour's VMA fits.
-WINDOW = 0x10_0000
-PAGES = 6
 MAX_PROCESSES = 6
-
-
-class Call(NamedTuple):
-    """One call of one process; pages are counted from the start of the window."""
-
-    process: str
-    name: str
-    first: int = 0
-    pages: int = 1
-    prot: str = ""
-    file: str | None = None
-    child: str = ""
-    shared: bool = False
-    to: int | None = None  # of mremap: the first page of the new place, None for the old one
-    size: int = 0  # and the new number of pages
-    dontunmap: bool = False
-
-    @property
-    def target(self) -> int | None:
-        """Address of the new place, in bytes."""
-        return None if self.to is None else WINDOW + (self.to << PAGE_SHIFT)
-
-    @property
-    def start(self) -> int:
-        """Address of the first page, in bytes."""
-        return WINDOW + (self.first << PAGE_SHIFT)
-
-    def __str__(self) -> str:
-        """The call as a line of a scenario in which W is the window."""
-        where = f"W[{self.first}..{self.first + self.pages - 1}]" if self.pages > 1 else f"W[{self.first}]"
-        if self.name == "mmap":
-            file = f" file={self.file}" if self.file else ""
-            shared = " shared" if self.shared else ""
-            return f"{self.process} mmap M {self.pages} at={self.start:#x} prot={self.prot}{file}{shared}"
-        if self.name == "mprotect":
-            return f"{self.process} mprotect {where} {self.prot}"
-        if self.name == "fork":
-            return f"{self.process} fork {self.child}"
-        if self.name == "mremap":
-            if self.target is None:
-                return f"{self.process} mremap {where} M pages={self.size}  # where it is, without leave to move"
-            options = f"at={self.target:#x}" + " dontunmap" * self.dontunmap
-            return f"{self.process} mremap {where} M {options} pages={self.size}"
-        return f"{self.process} {self.name}" + (f" {where}" if self.name != "exit" else "")
-
-
-class Area(NamedTuple):
-    """A VMA: its first page, the page behind its last, flags as in smaps, and how many anonymous pages it maps."""
-
-    first: int
-    end: int
-    flags: str
-    anonymous: int
-
-    def __str__(self) -> str:
-        """In one word or two."""
-        return f"W[{self.first}..{self.end - 1}] {self.flags or '-'} ({self.anonymous} anonymous)"
-
-
-class View(NamedTuple):
-    """What can be seen of a process: its VMAs, and a letter for each page of the window.
-
-    ``x`` is an anonymous page that this process alone maps, ``s`` an anonymous page mapped by others
-    as well or the zero page (the VMA's count tells them apart), ``?`` a page in swap, ``.`` anything
-    else: absent, or a file's.
-    """
-
-    vmas: tuple[Area, ...]
-    pages: str
-
-    def agrees(self, other: View) -> bool:
-        """Whether both views can be of the same state; if a page is swapped out, the VMAs are."""
-        if "?" in self.pages + other.pages:
-            return [vma[:3] for vma in self.vmas] == [vma[:3] for vma in other.vmas]
-        return self == other
-
-    def __str__(self) -> str:
-        """Pages, then VMAs."""
-        return f"|{self.pages}|  {'  '.join(map(str, self.vmas)) or 'nothing mapped'}"
-
-
-class Performer(Protocol):
-    """One who performs calls: the model, or the running kernel."""
-
-    def call(self, call: Call, *, allowed: bool) -> int:
-        """Perform a call of a living process; its errno, or 0.
-
-        ``allowed`` tells that an access is expected to succeed.
-        """
-
-    def alive(self) -> list[str]:
-        """Names of the living processes, sorted."""
-
-    def view(self, process: str) -> View:
-        """The window of a living process."""
-
-
-class Model:
-    """The specification as a performer."""
-
-    def __init__(self, series: type[Kernel]) -> None:
-        self.kernel = series()
-        self.kernel.spawn("P0")
-
-    def call(self, call: Call, *, allowed: bool = True) -> int:
-        """Perform a call on the model."""
-        process = self.kernel.processes[call.process]
-        area = PageRange(call.start, call.pages)
-        try:
-            if call.name == "mmap":
-                process.mmap(call.pages, at=call.start, prot=call.prot, file=call.file, shared=call.shared)
-            elif call.name == "mprotect":
-                process.mprotect(area, call.prot)
-            elif call.name == "fork":
-                process.fork(call.child)
-            elif call.name == "exit":
-                process.exit()
-            elif call.name == "mremap":
-                return self.mremap(process, call)
-            else:
-                getattr(process, call.name)(area)
-        except OSError as error:
-            return error.errno or -1
-        return 0
-
-    def mremap(self, process: Process, call: Call) -> int:
-        """Move to the named place, or resize without leave to move."""
-        new = self.kernel.do_mremap(
-            process.mm,
-            call.start,
-            call.pages << PAGE_SHIFT,
-            call.size << PAGE_SHIFT,
-            new_addr=call.target,
-            dontunmap=call.dontunmap,
-            maymove=call.to is not None,
-        )
-        return max(-new, 0)
-
-    def alive(self) -> list[str]:
-        """Names of the modelled processes."""
-        return sorted(self.kernel.processes)
-
-    def view(self, process: str) -> View:
-        """The window as the model has it."""
-        mm = self.kernel.processes[process].mm
-        letters = [_letter(mm.page_table.get(WINDOW + (page << PAGE_SHIFT))) for page in range(PAGES)]
-        vmas = []
-        for vma in mm.vmas:
-            ptes = mm.page_table.range(vma.vm_start, vma.vm_end)
-            anonymous = sum(pte.folio.mapping is not None for _, pte in ptes)
-            first, end = ((address - WINDOW) >> PAGE_SHIFT for address in (vma.vm_start, vma.vm_end))
-            vmas.append(Area(first, end, flags_name(vma.vm_flags), anonymous))
-        return View(tuple(vmas), "".join(letters))
-
-
-def _letter(pte: Pte | None) -> str:
-    if pte is None or pte.folio is FILE_PAGE:
-        return "."
-    return "x" if pte.folio.mapping is not None and pte.folio.mapcount == 1 else "s"
 
 
 # --- random programs ------------------------------------------------------------------------
@@ -216,7 +49,14 @@ class Mix:
     prots: tuple[str, ...] = ("rw",) * 8 + ("r",) * 4 + ("none",) * 2 + ("rwx",) * 2 + ("rx",) * 2 + ("w",)
     file_share: float = 0.0  # of the mappings, those of a file
     shared_share: float = 0.0  # of these, those that are shared
+    stack_share: float = 0.0  # of the mappings, those that grow down
+    advice: tuple[str, ...] = ()
 
+
+FLAGS = ("dontfork", "dofork", "wipeonfork", "keeponfork", "dontdump", "dodump")
+"""Advice that sets a flag of the VMA, or clears it again, two by two."""
+_KSM_AND_HUGE = ("mergeable", "unmergeable", "hugepage", "nohugepage")
+GUARDS = ("dontneed", "guard-install", "guard-remove")
 
 PLAIN = Mix("plain", {"mmap": 24, "mprotect": 26, "write": 22, "read": 7, "munmap": 8, "fork": 9, "exit": 4})
 MOVES = Mix(
@@ -231,6 +71,39 @@ FAMILY = Mix(
     {"mmap": 12, "mprotect": 18, "write": 22, "read": 4, "munmap": 6, "fork": 24, "exit": 14},
     processes=MAX_PROCESSES,
     calls=30,
+)
+ADVICE = Mix(
+    "advice",
+    {"mmap": 14, "mprotect": 5, "write": 20, "read": 5, "munmap": 5, "fork": 11, "exit": 3, "madvise": 37},
+    calls=30,
+    prots=("rw",) * 8 + ("r", "rwx"),
+    file_share=0.1,
+    shared_share=0.3,
+    advice=(*FLAGS, "dontneed"),
+)
+GROWTH = Mix(
+    "growth",
+    {
+        **{"mmap": 16, "mprotect": 5, "write": 20, "read": 4, "munmap": 10, "fork": 8, "exit": 2},
+        **{"brk": 14, "mlock": 10, "munlock": 6, "mremap": 5},
+    },
+    processes=3,
+    calls=30,
+    prots=("rw",) * 10 + ("r",) * 2 + ("none", "rwx"),
+    stack_share=0.3,
+)
+EVERYTHING = Mix(
+    "everything",
+    {
+        **{"mmap": 18, "mprotect": 8, "write": 20, "read": 5, "munmap": 7, "fork": 9, "exit": 3},
+        **{"mremap": 14, "madvise": 20, "brk": 5, "mlock": 5, "munlock": 4},
+    },
+    calls=40,
+    prots=("rw",) * 10 + ("r",) * 2 + ("none", "rwx"),
+    file_share=0.15,
+    shared_share=0.3,
+    stack_share=0.1,
+    advice=FLAGS + _KSM_AND_HUGE + GUARDS,
 )
 
 
@@ -255,16 +128,30 @@ def generate(mix: Mix, seed: int) -> list[Call]:
                 continue
             alive.remove(process)
             program.append(Call(process, verb))
-        elif verb in {"read", "write"}:
-            program.append(Call(process, verb, rng.randrange(PAGES)))
-        elif verb == "mremap":
-            program.append(_mremap(rng, process))
         else:
-            prot = "" if verb == "munmap" else rng.choice(mix.prots)
-            file = "f" if verb == "mmap" and rng.random() < mix.file_share else None
-            shared = file is not None and rng.random() < mix.shared_share
-            program.append(Call(process, verb, *_range(rng, 1), prot, file, shared=shared))
+            program.append(_call(rng, mix, process, verb))
     return program
+
+
+def _call(rng: random.Random, mix: Mix, process: str, verb: str) -> Call:
+    """One call of a verb that is neither fork nor exit."""
+    match verb:
+        case "read" | "write":
+            return Call(process, verb, rng.randrange(PAGES))
+        case "mremap":
+            return _mremap(rng, process)
+        case "brk":
+            return Call(process, verb, rng.randint(HEAP, PAGES))
+        case "madvise":
+            return Call(process, verb, *_range(rng, 1), advice=rng.choice(mix.advice))
+        case "munmap" | "mlock" | "munlock":
+            return Call(process, verb, *_range(rng, 1))
+    prot = rng.choice(mix.prots)
+    file = "f" if verb == "mmap" and rng.random() < mix.file_share else None
+    shared = file is not None and rng.random() < mix.shared_share
+    call = Call(process, verb, *_range(rng, 1), prot, file, shared=shared)
+    grows = verb == "mmap" and file is None and mix.stack_share > 0 and rng.random() < mix.stack_share
+    return call._replace(stack=grows)
 
 
 def _mremap(rng: random.Random, process: str) -> Call:
@@ -302,6 +189,19 @@ class Difference:
         )
 
 
+def _difference(done: list[Call], model: Performer, kernel: Performer, folios: Folios) -> Difference | None:
+    """What parts the two now."""
+    for process in model.alive():
+        ours, theirs = model.view(process), kernel.view(process)
+        if not ours.agrees(theirs):
+            return Difference(tuple(done), process, str(ours), str(theirs))
+    found = folios.part(model, kernel, model.alive())
+    if found is not None:
+        process, page = found
+        return Difference(tuple(done), process, f"W[{page}] is another page", "than this")
+    return None
+
+
 def run(program: Iterable[Call], model: Performer, kernel: Performer) -> tuple[int, Difference | None]:
     """Perform a program on both; the number of calls made, and the first difference.
 
@@ -309,6 +209,8 @@ def run(program: Iterable[Call], model: Performer, kernel: Performer) -> tuple[i
     or a fork under a name that is taken, are left out.
     """
     done: list[Call] = []
+    program = list(program)
+    folios = Folios(kept=all(call.name != "mlock" for call in program))
     for call in program:
         alive = model.alive()
         if call.process not in alive or call.child in alive:
@@ -318,10 +220,9 @@ def run(program: Iterable[Call], model: Performer, kernel: Performer) -> tuple[i
         got = kernel.call(call, allowed=expected == 0)
         if expected != got:
             return len(done), Difference(tuple(done), call.process, f"errno {expected}", f"errno {got}")
-        for process in model.alive():
-            ours, theirs = model.view(process), kernel.view(process)
-            if not ours.agrees(theirs):
-                return len(done), Difference(tuple(done), process, str(ours), str(theirs))
+        difference = _difference(done, model, kernel, folios)
+        if difference is not None:
+            return len(done), difference
     return len(done), None
 
 

@@ -17,19 +17,33 @@ import struct
 import sys
 
 REQUEST = struct.Struct("<4sIIQQ")  # verb, protection or slot, FILE and SHARED, address, length in bytes
+# For madvise: verb, advice, 0, address, length.
 # For mremap: verb, new length, new address or 0 for the old one, old address, old length and DONTUNMAP.
 ANSWER = struct.Struct("<iI")  # errno or 0; the process id of a new child
 
 MMAP, MUNMAP, MPROTECT, MREMAP = b"mmap", b"unmp", b"prot", b"remp"
+MADVISE, MLOCK, MUNLOCK = b"advi", b"lock", b"unlk"
+HEAP, BRK = b"heap", b"brk_"  # where the heap begins; where it shall end
 READ, WRITE = b"read", b"writ"  # ordinary accesses: SIGSEGV where they are not allowed
 TRY_READ, TRY_WRITE = b"tryr", b"tryw"  # accesses by system calls: EFAULT where they are not allowed
 FORK, EXIT = b"fork", b"exit"
 
 PROT = {"r": 1, "w": 2, "x": 4}
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x1, 0x2, 0x10, 0x20
+MAP_GROWSDOWN = 0x100
+ADVICE = {
+    **{"dontneed": 4, "dontfork": 10, "dofork": 11, "mergeable": 12, "unmergeable": 13, "hugepage": 14},
+    **{"nohugepage": 15, "dontdump": 16, "dodump": 17, "wipeonfork": 18, "keeponfork": 19, "pageout": 21},
+    **{"guard-install": 102, "guard-remove": 103},
+}
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 0x1, 0x2, 0x4
 DONTUNMAP = 0x1
-FILE, SHARED = 0x1, 0x2  # what is mapped: the file all puppets have, or nothing; shared, or private
+FILE, SHARED, STACK = 0x1, 0x2, 0x4  # what is mapped: the file all puppets have, or nothing; shared, or private
+SYS_BRK = 12
+PR_SET_MM, PR_SET_MM_MAP = 35, 14
+# struct prctl_mm_map: code, data, brk, stack, arguments, environment; no auxiliary vector, no file
+MM_MAP = struct.Struct("<11QQIi")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 PR_SET_CHILD_SUBREAPER = 36
 FILE_BYTES = 64 << 12
 
@@ -42,6 +56,7 @@ class Puppet:
         self.own = channels[0]
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.libc.mmap.restype = self.libc.mremap.restype = ctypes.c_void_p
+        self.libc.syscall.restype = ctypes.c_long
         self.libc.read.restype = self.libc.write.restype = ctypes.c_ssize_t
         self.zero = os.open("/dev/zero", os.O_RDONLY)
         self.pipe = os.pipe()
@@ -72,6 +87,18 @@ class Puppet:
             return -1, 0
         return 0, pid
 
+    def set_heap(self, address: int) -> int:
+        """Let the heap begin at an address, and the C library never ask for a part of it."""
+        self.libc.mallopt(M_MMAP_THRESHOLD, 0)
+        self.libc.mallopt(M_TRIM_THRESHOLD, -1)
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as stat:
+            fields = stat.read().rsplit(")", 1)[1].split()
+        code_data = [int(fields[n]) for n in (23, 24, 42, 43)]
+        stack_arguments = [int(fields[n]) for n in (25, 45, 46, 47, 48)]
+        layout = MM_MAP.pack(*code_data, address, address, *stack_arguments, 0, 0, -1)
+        self.libc.prctl(PR_SET_MM, PR_SET_MM_MAP, layout, ctypes.c_ulong(len(layout)), ctypes.c_ulong(0))
+        return ctypes.get_errno()
+
     def call(self, verb: bytes, argument: int, what: int, address: int, length: int) -> int:
         """One call or access; its errno or 0."""
         libc, at, size = self.libc, ctypes.c_void_p(address), ctypes.c_size_t(length)
@@ -79,7 +106,7 @@ class Puppet:
         if verb == MMAP:
             flags = MAP_FIXED | (MAP_SHARED if what & SHARED else MAP_PRIVATE)
             if not what & FILE:
-                flags |= MAP_ANONYMOUS
+                flags |= MAP_ANONYMOUS | (MAP_GROWSDOWN if what & STACK else 0)
             libc.mmap(at, size, argument, flags, self.file if what & FILE else -1, ctypes.c_long(0))
         elif verb == MUNMAP:
             libc.munmap(at, size)
@@ -90,6 +117,16 @@ class Puppet:
             flags |= MREMAP_DONTUNMAP if length & DONTUNMAP else 0
             old, new = ctypes.c_size_t(length & ~DONTUNMAP), ctypes.c_size_t(argument)
             libc.mremap(at, old, new, flags, ctypes.c_void_p(what))
+        elif verb == MADVISE:
+            libc.madvise(at, size, argument)
+        elif verb == MLOCK:
+            libc.mlock(at, size)
+        elif verb == MUNLOCK:
+            libc.munlock(at, size)
+        elif verb == HEAP:
+            return self.set_heap(address)
+        elif verb == BRK:
+            return 0 if libc.syscall(SYS_BRK, at) == address else errno.ENOMEM
         elif verb == READ:
             ctypes.string_at(address, 1)
         elif verb == WRITE:

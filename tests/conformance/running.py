@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 import platform
 import re
@@ -18,14 +19,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import puppet
-from programs import MAX_PROCESSES, PAGES, WINDOW, Area, Call, View
+from calls import HEAP, PAGES, WINDOW, Call
+from programs import MAX_PROCESSES
+from views import Area, View
 
+from rmaplab.kernel import Kernel
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE
+from rmaplab.series import SERIES
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-__all__ = ["PuppetDiedError", "RunningKernel", "release", "series_of_release", "unusable"]
+__all__ = ["PuppetDiedError", "RunningKernel", "release", "series_here", "series_of_release", "unusable"]
 
 PATIENCE = 20_000  # milliseconds to wait for a puppet
 
@@ -35,8 +40,13 @@ _RECORD = re.compile(
     rb"(?:[A-Z][^\n]*\n)*?VmFlags:([^\n]*)\n",
     re.MULTILINE,
 )
-_CODES = {b"rd", b"wr", b"ex", b"sh", b"gd", b"dc", b"ac", b"nr", b"wf"}  # those that the model knows
-_PRESENT, _SWAPPED, _FILE, _EXCLUSIVE = 1 << 63, 1 << 62, 1 << 61, 1 << 56
+_CODES = set(b"rd wr ex sh gd gu lo dc ac nr wf dd hg nh mg".split())  # those that the model knows
+_PRESENT, _SWAPPED, _FILE, _GUARD, _EXCLUSIVE = 1 << 63, 1 << 62, 1 << 61, 1 << 58, 1 << 56
+_VERBS = {
+    **{"mmap": puppet.MMAP, "munmap": puppet.MUNMAP, "mprotect": puppet.MPROTECT, "brk": puppet.BRK},
+    **{"mlock": puppet.MLOCK, "munlock": puppet.MUNLOCK},
+}
+_PFN = (1 << 55) - 1  # 0 for who may not know
 
 
 def release() -> tuple[int, int]:
@@ -50,6 +60,24 @@ def series_of_release(version: tuple[int, int]) -> str:
     if version < (6, 16):
         return "v6.12"
     return "v6.18" if version < (7, 0) else "v7.0"
+
+
+def guards_are_flagged() -> bool:
+    """Whether a VMA with guards has VM_MAYBE_GUARD: since v6.19, and where a stable release took it over."""
+    with mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE) as memory:
+        try:
+            memory.madvise(puppet.ADVICE["guard-install"])
+        except OSError:
+            return False
+        return b" gu " in Path("/proc/self/smaps").read_bytes()
+
+
+def series_here() -> type[Kernel]:
+    """The series of the running kernel, with what its stable release took over from later ones."""
+    series = SERIES[series_of_release(release())]
+    if release() >= (6, 19) or not guards_are_flagged():
+        return series
+    return type(series.__name__, (series,), {"prepare_guards": Kernel.prepare_guards})
 
 
 def unusable() -> str | None:
@@ -119,6 +147,9 @@ class RunningKernel:
             their.close()
         self.tasks: dict[str, _Task] = {}
         self.master_pidfd = os.pidfd_open(self.master.pid)
+        heap = WINDOW + (HEAP << PAGE_SHIFT)
+        self.has_heap = self._ask(0, self.master_pidfd, puppet.HEAP, start=heap)[0] == 0
+        """Whether the heap could be put into the window: CONFIG_CHECKPOINT_RESTORE."""
 
     def __enter__(self) -> Self:
         """Nothing more to prepare."""
@@ -214,10 +245,13 @@ class RunningKernel:
             old = length | (puppet.DONTUNMAP if call.dontunmap else 0)
             size, target = call.size << PAGE_SHIFT, call.target or 0
             return self._ask(task.slot, task.pidfd, puppet.MREMAP, size, target, call.start, old)[0]
-        verb = {"mmap": puppet.MMAP, "munmap": puppet.MUNMAP, "mprotect": puppet.MPROTECT}[call.name]
+        if call.name == "madvise":
+            advice = puppet.ADVICE[call.advice]
+            return self._ask(task.slot, task.pidfd, puppet.MADVISE, advice, 0, call.start, length)[0]
         prot = sum(bit for letter, bit in puppet.PROT.items() if letter in call.prot)
         what = (puppet.FILE if call.file else 0) | (puppet.SHARED if call.shared else 0)
-        return self._ask(task.slot, task.pidfd, verb, prot, what, call.start, length)[0]
+        what |= puppet.STACK if call.stack else 0
+        return self._ask(task.slot, task.pidfd, _VERBS[call.name], prot, what, call.start, length)[0]
 
     # --- views -----------------------------------------------------------------------------
 
@@ -228,7 +262,7 @@ class RunningKernel:
     def view(self, process: str) -> View:
         """The window as /proc shows it."""
         task = self.tasks[process]
-        return View(self._vmas(task.smaps), self._pages(task.pagemap))
+        return View(self._vmas(task.smaps), "".join(map(_letter, self._entries(task.pagemap))))
 
     def _vmas(self, fd: int) -> tuple[Area, ...]:
         text, found = b"", []
@@ -239,9 +273,14 @@ class RunningKernel:
                 break  # the first one behind the window; more are the puppet's own
         return tuple(area for area in found if area.end > 0 and area.first < PAGES)
 
-    def _pages(self, fd: int) -> str:
-        entries = struct.unpack(f"<{PAGES}Q", os.pread(fd, 8 * PAGES, (WINDOW >> PAGE_SHIFT) * 8))
-        return "".join(_letter(entry) for entry in entries)
+    def folios(self, process: str) -> tuple[int | None, ...]:
+        """Page frame numbers, if this process may know them."""
+        entries = self._entries(self.tasks[process].pagemap)
+        anonymous = (entry & _PRESENT and not entry & _FILE for entry in entries)
+        return tuple(entry & _PFN or None if shown else None for entry, shown in zip(entries, anonymous, strict=True))
+
+    def _entries(self, fd: int) -> tuple[int, ...]:
+        return struct.unpack(f"<{PAGES}Q", os.pread(fd, 8 * PAGES, (WINDOW >> PAGE_SHIFT) * 8))
 
 
 def _area(record: re.Match[bytes]) -> Area:
@@ -253,8 +292,10 @@ def _area(record: re.Match[bytes]) -> Area:
 
 def _letter(entry: int) -> str:
     """A pagemap entry as a letter of :class:`View`."""
+    if entry & _GUARD:
+        return "g"
     if entry & _SWAPPED:
-        return "?"
+        return "w"
     if not entry & _PRESENT or entry & _FILE:
         return "."
     return "x" if entry & _EXCLUSIVE else "s"

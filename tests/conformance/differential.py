@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Search for a program that parts a model from the running kernel."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from model import Model
+from programs import Difference, Mix, generate, run, shrink
+from running import series_here
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from calls import Call
+    from running import RunningKernel
+
+    from rmaplab.kernel import Kernel
+
+__all__ = ["HERE", "PROGRAMS", "first_difference", "performable"]
+
+PROGRAMS = int(os.environ.get("RMAPLAB_CONFORMANCE_PROGRAMS", "100"))
+"""How many programs of each mix are tried; more find more."""
+
+HERE = series_here()
+"""The model of the running kernel."""
+
+_NEEDS = {  # advice that a kernel may be built without, and what it has otherwise
+    **dict.fromkeys(("mergeable", "unmergeable"), "/sys/kernel/mm/ksm"),
+    **dict.fromkeys(("hugepage", "nohugepage"), "/sys/kernel/mm/transparent_hugepage"),
+}
+
+
+def performable(kernel: RunningKernel, mix: Mix) -> Mix:
+    """The mix without what this kernel was built without."""
+    advice = tuple(one for one in mix.advice if one not in _NEEDS or Path(_NEEDS[one]).exists())
+    weights = {verb: weight for verb, weight in mix.weights.items() if verb != "brk" or kernel.has_heap}
+    return dataclasses.replace(mix, advice=advice, weights=weights)
+
+
+def first_difference(
+    kernel: RunningKernel, series: type[Kernel], mix: Mix, seeds: Iterable[int]
+) -> tuple[int, Difference] | None:
+    """The first seed whose program parts the two, and its program, shortened.
+
+    Twice the same: the kernel may move or swap out a page for reasons of its own.
+    """
+
+    def again(program: Iterable[Call]) -> Difference | None:
+        return run(program, Model(series), kernel.start())[1]
+
+    mix = performable(kernel, mix)
+    for seed in seeds:
+        found = again(generate(mix, seed))
+        if found is not None and again(found.program) is not None:
+            return seed, shrink(found, again)
+    return None

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The model as a performer of random programs."""
+
+from __future__ import annotations
+
+from errno import ENOMEM
+from typing import TYPE_CHECKING
+
+from calls import HEAP, PAGES, WINDOW
+from views import Area, View
+
+from rmaplab.kernel.flags import PAGE_SHIFT, VM_GROWSDOWN, flags_name, prot_flags
+from rmaplab.kernel.objects import FILE_PAGE
+from rmaplab.kernel.pagetable import GuardMarker, Pte, SwapPte
+from rmaplab.kernel.process import Area as PageRange
+
+if TYPE_CHECKING:
+    from calls import Call
+
+    from rmaplab.kernel import Kernel, Process
+    from rmaplab.kernel.objects import Folio
+    from rmaplab.kernel.pagetable import Entry
+
+__all__ = ["Model"]
+
+
+class Model:
+    """The specification as a performer."""
+
+    def __init__(self, series: type[Kernel]) -> None:
+        self.kernel = series()
+        mm = self.kernel.spawn("P0").mm
+        mm.start_brk = mm.brk = WINDOW + (HEAP << PAGE_SHIFT)
+
+    def call(self, call: Call, *, allowed: bool = True) -> int:
+        """Perform a call on the model."""
+        process = self.kernel.processes[call.process]
+        area = PageRange(call.start, call.pages)
+        try:
+            match call.name:
+                case "mmap" if call.stack:
+                    flags = prot_flags(call.prot) | VM_GROWSDOWN
+                    return -self.kernel.do_mmap(process.mm, area.start, area.end, flags)
+                case "mmap":
+                    process.mmap(call.pages, at=call.start, prot=call.prot, file=call.file, shared=call.shared)
+                case "mprotect":
+                    process.mprotect(area, call.prot)
+                case "madvise":
+                    process.madvise(area, call.advice)
+                case "fork":
+                    process.fork(call.child)
+                case "exit":
+                    process.exit()
+                case "brk":
+                    return ENOMEM if self.kernel.do_brk(process.mm, process.mm.brk, call.start) else 0
+                case "mremap":
+                    return self.mremap(process, call)
+                case "read" | "write":
+                    return -self.kernel.do_user_addr_fault(process.mm, call.start, call.name == "write")
+                case _:
+                    getattr(process, call.name)(area)
+        except OSError as error:
+            return error.errno or -1
+        return 0
+
+    def mremap(self, process: Process, call: Call) -> int:
+        """Move to the named place, or resize without leave to move."""
+        new = self.kernel.do_mremap(
+            process.mm,
+            call.start,
+            call.pages << PAGE_SHIFT,
+            call.size << PAGE_SHIFT,
+            new_addr=call.target,
+            dontunmap=call.dontunmap,
+            maymove=call.to is not None,
+        )
+        return max(-new, 0)
+
+    def alive(self) -> list[str]:
+        """Names of the modelled processes."""
+        return sorted(self.kernel.processes)
+
+    def entries(self, process: str) -> list[Entry | None]:
+        """The page table of the window."""
+        table = self.kernel.processes[process].mm.page_table
+        return [table.get(WINDOW + (page << PAGE_SHIFT)) for page in range(PAGES)]
+
+    def view(self, process: str) -> View:
+        """The window as the model has it."""
+        mm = self.kernel.processes[process].mm
+        vmas = []
+        for vma in mm.vmas:
+            entries = mm.page_table.range(vma.vm_start, vma.vm_end)
+            anonymous = sum(isinstance(entry, Pte) and entry.folio.anon for _, entry in entries)
+            first, end = ((address - WINDOW) >> PAGE_SHIFT for address in (vma.vm_start, vma.vm_end))
+            vmas.append(Area(first, end, flags_name(vma.vm_flags), anonymous))
+        return View(tuple(vmas), "".join(map(_letter, self.entries(process))))
+
+    def folios(self, process: str) -> tuple[Folio | None, ...]:
+        """The folios themselves; they are one page each."""
+        return tuple(
+            entry.folio if isinstance(entry, Pte) and entry.folio is not FILE_PAGE else None
+            for entry in self.entries(process)
+        )
+
+
+def _letter(entry: Entry | None) -> str:
+    if isinstance(entry, GuardMarker):
+        return "g"
+    if isinstance(entry, SwapPte):
+        return "w"
+    if not isinstance(entry, Pte) or entry.folio is FILE_PAGE:
+        return "."
+    return "x" if entry.folio.anon and entry.folio.mapcount == 1 else "s"
