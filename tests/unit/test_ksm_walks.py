@@ -14,6 +14,11 @@ FAR = BASE + (1 << 30)
 SPLITS = 300  # 20,000 in the report that led to the search by offset
 
 
+@pytest.fixture(params=["v6.18", "v6.18+8", "v7.0", "v7.3"], name="series")
+def _series(request):
+    return request.param
+
+
 def cut(process, area):
     """Every other page loses its write permission: each page is a VMA of its own."""
     for page in range(1, area.pages, 2):
