@@ -8,7 +8,7 @@ from call_failures import failures, picture, refused, spans
 from machine_parts import BASE, Delta, chain, counters, vma, written
 
 from rmaplab.kernel.area import Area
-from rmaplab.kernel.flags import PAGE_SIZE, flags_name
+from rmaplab.kernel.flags import PAGE_SIZE, TASK_SIZE, flags_name
 from rmaplab.kernel.locking import MMAP_LOCK, READ, WRITE
 from rmaplab.kernel.madvise import ADVICE, SINCE
 from rmaplab.kernel.pagetable import GuardMarker
@@ -84,6 +84,7 @@ def test_advice_goes_on_behind_a_hole_and_says_so_at_the_end(kernel, parent):
     assert refused(parent.madvise, Area(BASE - PAGE_SIZE, 2), "dodump") == errno.ENOMEM
     assert flags(parent) == ["rd wr ac", "rd wr ac dd"]
     assert refused(parent.madvise, Area(BASE + 8 * PAGE_SIZE, 2), "dodump") == errno.ENOMEM
+    assert refused(parent.madvise, Area(TASK_SIZE, 1), "dodump") == errno.ENOMEM
     parent.madvise(Area(BASE, 0), "dontdump")
     assert flags(parent) == ["rd wr ac", "rd wr ac dd"]
 

@@ -8,7 +8,7 @@ from call_failures import failures, picture, refused
 from machine_parts import BASE, Delta, counters, vma, written
 
 from rmaplab.kernel.area import Area
-from rmaplab.kernel.flags import PAGE_SIZE, VM_LOCKED, flags_name
+from rmaplab.kernel.flags import PAGE_SIZE, TASK_SIZE, VM_LOCKED, flags_name
 from rmaplab.kernel.objects import FILE_PAGE, ZERO_PAGE
 
 
@@ -80,6 +80,7 @@ def test_a_hole_ends_it_and_nothing_is_faulted_in(kernel, parent):
     for call in (parent.mlock, parent.munlock):
         assert refused(call, Area(BASE, 3)) == errno.ENOMEM
         assert refused(call, Area(BASE - PAGE_SIZE, 2)) == errno.ENOMEM
+        assert refused(call, Area(TASK_SIZE, 1)) == errno.ENOMEM
     parent.mlock(Area(BASE, 0))
     assert flags(parent) == ["rd wr ac", "rd wr ac"]
     assert refused(parent.mlock, Area(BASE, 3)) == errno.ENOMEM

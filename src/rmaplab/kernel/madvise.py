@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel.flags import (
     PAGE_SIZE,
-    TASK_SIZE,
     VM_DONTCOPY,
     VM_DONTDUMP,
     VM_HUGEPAGE,
@@ -72,7 +71,7 @@ class Madvise(Mremap):
         A hole is -ENOMEM, but does not end it: what is mapped behind is
         advised all the same.  -EAGAIN: no memory for a VMA with other flags.
         """
-        if advice not in ADVICE or advice in self.unknown_advice or not 0 <= start <= end <= TASK_SIZE:
+        if advice not in ADVICE or advice in self.unknown_advice:
             return -EINVAL
         self.locks.acquire(MMAP_LOCK, mm, READ if advice in _RANGES else WRITE)
         rc, hole, address = 0, 0, start
@@ -127,16 +126,16 @@ class Madvise(Mremap):
         self.zap_page_range(vma, start, end, keep_guards=True)
         return 0
 
-    def is_valid_guard_vma(self, vma: Vma, *, allow_locked: bool) -> bool:
-        """Whether a VMA may have guard pages."""
-        return allow_locked or not vma.vm_flags & VM_LOCKED
+    def is_valid_guard_vma(self, vma: Vma) -> bool:
+        """Whether guards may be put into a VMA (away they may go anywhere): what is locked is not zapped."""
+        return not vma.vm_flags & VM_LOCKED
 
     def madvise_guard_install(self, vma: Vma, start: int, end: int) -> int:
         """Make every page of the range a guard; 0, -EINVAL or -ENOMEM, which may leave some guards.
 
         Only if there is something in the way all of the range is zapped.
         """
-        if not self.is_valid_guard_vma(vma, allow_locked=False):
+        if not self.is_valid_guard_vma(vma):
             return -EINVAL
         if self.prepare_guards(vma) != 0:
             return -ENOMEM
@@ -170,9 +169,7 @@ class Madvise(Mremap):
         return 0
 
     def madvise_guard_remove(self, vma: Vma, start: int, end: int) -> int:
-        """Take the guards of a range away; 0 or -EINVAL."""
-        if not self.is_valid_guard_vma(vma, allow_locked=True):
-            return -EINVAL
+        """Take the guards of a range away; 0."""
         table = vma.vm_mm.page_table
         for address, entry in table.range(start, end):
             if isinstance(entry, GuardMarker):
@@ -195,8 +192,6 @@ class Madvise(Mremap):
 
     def apply_vma_lock_flags(self, mm: Mm, start: int, end: int, locked: int) -> int:
         """Set or clear VM_LOCKED, VMA by VMA up to the first hole; 0 or -ENOMEM."""
-        if not 0 <= start <= end <= TASK_SIZE:
-            return -EINVAL
         self.locks.acquire(MMAP_LOCK, mm)
         rc, address = 0, start
         while address < end and rc == 0:
