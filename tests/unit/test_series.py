@@ -15,7 +15,7 @@ from rmaplab.series import DEFAULT, SERIES, changed_functions, find
 
 HISTORIES = 12
 SAME_CLONE_ORDER = ("v6.18", "v6.18+1", "v6.18+2", "v6.18+3", "v6.18+4", "v6.18+5", "v6.18+6", "v6.18+7")
-MIRRORED = ("v6.18+8", "v6.18+9", "v6.18+v2", "v7.0", "v7.3")
+MIRRORED = ("v6.18+8", "v6.18+9", "v6.18+v2", "v7.0")
 REUSED = "anon_vma reused by fork"
 
 
@@ -132,7 +132,22 @@ REUSED = "anon_vma reused by fork"
                 "unlock_moved_folio",
             ],
         ),
-        ("v7.3", ["publish_anon_vma"]),
+        (
+            "v7.3",
+            [
+                "anon_vma_compatible",
+                "can_vma_merge_left",
+                "can_vma_merge_right",
+                "copy_vma",
+                "copy_vma_neighbours",
+                "dontunmap_complete",
+                "ksm_walk_range",
+                "merge_anon_pgoff",
+                "needs_adjacent_anon_pgoff",
+                "publish_anon_vma",
+                "vm_area_alloc",
+            ],
+        ),
     ],
 )
 def test_a_series_changes_these_functions_of_its_parent(series, functions):
