@@ -16,7 +16,7 @@ import signal
 import struct
 import sys
 
-REQUEST = struct.Struct("<4sIIQQ")  # verb, protection or slot, FILE and SHARED, address, length in bytes
+REQUEST = struct.Struct("<4sQQQQ")  # verb, protection or slot, FILE and SHARED, address, length in bytes
 # For madvise: verb, advice, 0, address, length.
 # For mremap: verb, new length, new address or 0 for the old one, old address, old length and DONTUNMAP.
 ANSWER = struct.Struct("<iI")  # errno or 0; the process id of a new child

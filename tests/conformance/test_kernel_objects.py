@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import statistics
 from typing import TYPE_CHECKING
 
 import counters
@@ -17,22 +16,31 @@ if TYPE_CHECKING:
     from running import RunningKernel
 
 SCRIPTS = 2
+ATTEMPTS = 4
 
 
-# --- objects ---------------------------------------------------------------------------------
+RUNS = {"rows": counters.ROWS, "daemon": counters.DAEMON, **counters.EXPERIMENTS}
 
 
-@pytest.mark.parametrize("script", [counters.ROWS, counters.DAEMON], ids=["rows", "daemon"])
-def test_as_many_anon_vmas_as_the_kernel_has(counted: RunningKernel, script: tuple[str, ...]) -> None:
-    runs = [counters.count_in_kernel(counted, script, counters.vmas_needed()) for _ in range(3)]
-    measured = [statistics.median(counts) for counts in zip(*runs, strict=True)]
+@pytest.mark.parametrize("script", RUNS.values(), ids=RUNS)
+def test_as_many_objects_as_the_kernel_has(counted: RunningKernel, script: tuple[str, ...]) -> None:
     expected = counters.count_in_model(HERE, script)
-    assert agree(expected, measured, counters.MARGIN), counters.table(script, expected, measured)
+    runs = []
+    for _ in range(ATTEMPTS):  # another process may disturb a count, but not make a wrong one right
+        runs.append(counters.count_in_kernel(counted, script, counters.vmas_needed()))
+        if agree(expected, runs[-1]):
+            return
+    pytest.fail(counters.table(script, expected, runs[-1]), pytrace=False)
 
 
-def agree(expected: list[float], measured: list[float], margin: float) -> bool:
+def agree(expected: list[counters.Counts], measured: list[counters.Counts]) -> bool:
     """Whether counts per VMA are equal but for the margin, relative above 1."""
-    return all(abs(ours - got) <= margin * max(ours, 1) for ours, got in zip(expected, measured, strict=True))
+    pairs = zip(itertools.chain(*expected), itertools.chain(*measured), strict=True)
+    return all(abs(ours - got) <= counters.MARGIN * max(ours, 1) for ours, got in pairs)
+
+
+def anon_vmas(counts: list[counters.Counts]) -> list[float]:
+    return [one.anon_vmas for one in counts]
 
 
 def test_the_kernel_reuses_the_anon_vmas_that_the_model_does(counted: RunningKernel) -> None:
@@ -41,13 +49,14 @@ def test_the_kernel_reuses_the_anon_vmas_that_the_model_does(counted: RunningKer
     telling = (
         script
         for script in map(counters.random_script, itertools.count())
-        if counters.count_in_model(old, script, 1) != counters.count_in_model(new, script, 1)
+        if anon_vmas(counters.count_in_model(old, script, 1)) != anon_vmas(counters.count_in_model(new, script, 1))
     )
     for script in itertools.islice(telling, SCRIPTS):
         expected = counters.count_in_model(HERE, script)
-        for _ in range(3):  # another process may disturb a count, but not make a wrong one right
+        for _ in range(ATTEMPTS):
             measured = counters.count_in_kernel(counted, script, 2 * counters.vmas_needed())
-            if all(abs(ours - got) < 0.5 for ours, got in zip(expected, measured, strict=True)):
+            pairs = zip(anon_vmas(expected), anon_vmas(measured), strict=True)
+            if all(abs(ours - got) < 0.5 for ours, got in pairs):
                 break
         else:
             pytest.fail(counters.table(script, expected, measured), pytrace=False)
