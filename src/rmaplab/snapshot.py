@@ -58,7 +58,10 @@ class ProcessView:
 
 @dataclass(frozen=True, slots=True)
 class AnonVmaView:
-    """An anon_vma; ``tree`` are VMA ids in visiting order, ``?`` one that no process has."""
+    """An anon_vma; ``tree`` are VMA ids in visiting order, ``?`` one that no process has.
+
+    ``degree`` is the one counter of v3.19 to v5.19; the two others are 0 then.
+    """
 
     id: str
     root: str
@@ -66,6 +69,7 @@ class AnonVmaView:
     refcount: int
     num_children: int
     num_active_vmas: int
+    degree: int
     tree: tuple[str, ...]
 
 

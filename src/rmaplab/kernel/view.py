@@ -74,6 +74,7 @@ class _View:
             refcount=anon_vma.refcount,
             num_children=anon_vma.num_children,
             num_active_vmas=anon_vma.num_active_vmas,
+            degree=anon_vma.degree,
             tree=tuple(known.get(avc.vma, "?") for avc in anon_vma.rb_root),
         )
 

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rmaplab.snapshot import AnonVmaView, FolioView, ProcessView, Snapshot, VmaView
+    from rmaplab.snapshot import AnonVmaView, FolioView, GuardView, ProcessView, Snapshot, SwapView, VmaView
 
 __all__ = ["LEGEND", "WIDTH", "draw"]
 
@@ -26,19 +27,31 @@ def draw(snapshot: Snapshot) -> list[str]:
     heads = [_heading(process, vma) for process, vma in shown]
     lines = [
         " " * label_width + "".join(f"{head[part]:>{_COLUMN}}" for head in heads) + tail
-        for part, tail in ((0, ""), (1, "   refs kids vmas"))
+        for part, tail in ((0, ""), (1, "   refs    degree" if _has_degree(snapshot) else "   refs kids vmas"))
     ]
     for anon_vma, label in rows:
         cells = "".join(f"{_crossing(anon_vma, vma):>{_COLUMN}}" for _, vma in shown)
-        counters = f"{anon_vma.refcount:>7}{anon_vma.num_children:>5}{anon_vma.num_active_vmas:>5}"
-        lines.append(f"{label:<{label_width}}{cells}{counters}")
+        lines.append(f"{label:<{label_width}}{cells}{_counters(anon_vma)}")
     if not rows:
         lines.append("(no anon_vma)")
     if left_out:
         lines.append(f"... and {len(left_out)} more VMAs")
     names = {process.mm: process.name for process in reversed(snapshot.processes)}
     lines += [_folio(folio, names) for folio in snapshot.folios]
+    lines += [_swap(slot, names) for slot in snapshot.swap]
+    lines += _guards(snapshot.guards, names)
     return [line[:WIDTH].rstrip() for line in lines]
+
+
+def _has_degree(snapshot: Snapshot) -> bool:
+    """Whether the series counts users and children together (v3.19 to v5.19)."""
+    return any(anon_vma.degree for anon_vma in snapshot.anon_vmas)
+
+
+def _counters(anon_vma: AnonVmaView) -> str:
+    if anon_vma.degree:
+        return f"{anon_vma.refcount:>7}{anon_vma.degree:>10}"
+    return f"{anon_vma.refcount:>7}{anon_vma.num_children:>5}{anon_vma.num_active_vmas:>5}"
 
 
 def _heading(process: ProcessView, vma: VmaView) -> tuple[str, str]:
@@ -75,6 +88,29 @@ def _crossing(anon_vma: AnonVmaView, vma: VmaView) -> str:
 
 
 def _folio(folio: FolioView, names: dict[str, str]) -> str:
-    places = ", ".join(f"{names.get(pte.mm, '?')}{' (w)' if pte.writable else ''}" for pte in folio.ptes)
-    kind = "exclusive" if folio.exclusive else f"mapcount {folio.mapcount}"
-    return f"{folio.id} -> {folio.mapping}, {kind}, mapped by {places}"
+    """What a folio names, and where it is."""
+    named = f"KSM page {folio.ksm}" if folio.ksm is not None else folio.mapping or "nothing yet"
+    facts = [f"{folio.id} -> {named}"]
+    if folio.order:
+        facts.append(f"{1 << folio.order} pages")
+    facts.append("exclusive" if folio.exclusive else f"mapcount {folio.mapcount}")
+    if folio.pins:
+        facts.append(f"pinned {folio.pins} times" if folio.pins > 1 else "pinned")
+    places: dict[str, None] = {}
+    for pte in folio.ptes:
+        places[f"{names.get(pte.mm, '?')}{' (w)' if pte.writable else ''}"] = None
+    facts.append(f"mapped by {', '.join(places)}" if places else "mapped nowhere")
+    return ", ".join(facts)
+
+
+def _swap(slot: SwapView, names: dict[str, str]) -> str:
+    """A swap slot, who waits for it, and whether the page is still in memory."""
+    users = ", ".join(f"{names.get(pte.mm, '?')}{' (exclusive)' if pte.exclusive else ''}" for pte in slot.ptes)
+    cached = f", {slot.folio} is in the swap cache" if slot.folio is not None else ""
+    return f"{slot.id}: swapped out by {users}{cached}"
+
+
+def _guards(guards: tuple[GuardView, ...], names: dict[str, str]) -> list[str]:
+    """Guard pages, counted by process."""
+    counts = Counter(names.get(guard.mm, "?") for guard in guards)
+    return [f"{name}: {count} guard page{'s' * (count > 1)}" for name, count in counts.items()]

@@ -56,11 +56,12 @@ def _join(lines: Sequence[str]) -> str:
 def run_text(result: RunResult, events: Mapping[int, Sequence[Event]]) -> str:
     """What happened call by call, the final graph, and the verdicts."""
     lines = [f"{result.scenario} on {result.series}", ""]
+    untold = dict(events)  # the calls of a `par` share a line, and its events
     for statement in result.statements:
         outcome = f"  -> {statement.errno}" if statement.errno else ""
         lines.append(f"{statement.line:>4}  {statement.text}{outcome}")
         lines += [
-            f"        {event.verb} {event.object} {event.detail}".rstrip() for event in events.get(statement.line, ())
+            f"        {event.verb} {event.object} {event.detail}".rstrip() for event in untold.pop(statement.line, ())
         ]
         for process, address, maps in statement.walk or ():
             lines.append(f"        visits {process} at {address:#x}{'' if maps else ', which does not map it'}")

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The drawing of a state: what stands below the table, and the counters of each era."""
+
+import pytest
+
+from rmaplab.check.run import run
+from rmaplab.report.drawing import WIDTH, draw
+from rmaplab.scenario import parse
+from rmaplab.series import find
+
+
+def drawn(text, series="v7.0"):
+    return draw(run(parse(text), find(series)).kernel.snapshot(canonical=False))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("P0 mmap A 1\nP0 write A", "folio1 -> av1, exclusive, mapped by P0 (w)"),
+        ("P0 mmap A 1\nP0 write A\nP0 fork P1", "folio1 -> av1, mapcount 2, mapped by P0, P1"),
+        ("P0 mmap A 1\nP0 pin A", "folio1 -> av1, exclusive, pinned, mapped by P0 (w)"),
+        ("P0 mmap A 1\nP0 pin A\nP0 pin A", "folio1 -> av1, exclusive, pinned 2 times, mapped by P0 (w)"),
+        (
+            "P0 mmap A 512 at=0x7f0000000000\nP0 madvise A hugepage\nP0 write A[0]",
+            "folio1 -> av1, 512 pages, exclusive, mapped by P0 (w)",
+        ),
+        (
+            "P0 mmap A 1\nP0 write A\nP0 madvise A mergeable\nP0 ksm A zeros",
+            "folio1 -> KSM page zeros, mapcount 1, mapped by P0",
+        ),
+        ("P0 mmap A 1\nP0 write A\nP0 swapout A cached", "folio1 -> av1, mapcount 0, mapped nowhere"),
+        (
+            "P0 mmap A 1\nP0 write A\nP0 swapout A cached",
+            "slot1: swapped out by P0 (exclusive), folio1 is in the swap cache",
+        ),
+        ("P0 mmap A 1\nP0 write A\nP0 fork P1\nP0 swapout A", "slot1: swapped out by P0, P1"),
+        ("P0 mmap A 2\nP0 madvise A guard-install", "P0: 2 guard pages"),
+        ("P0 mmap A 1\nP0 madvise A guard-install", "P0: 1 guard page"),
+    ],
+)
+def test_a_line_for_each_folio_slot_and_guarded_process(text, line):
+    lines = drawn(text)
+    assert line in lines
+    assert max(map(len, lines)) <= WIDTH
+
+
+FAMILY = "P0 mmap A 1\nP0 write A\nP0 fork P1"
+
+
+@pytest.mark.parametrize(
+    ("series", "heading", "root"),
+    [("v7.0", "refs kids vmas", ["2", "2", "1"]), ("v4.0", "refs degree", ["2", "3"]), ("v2.6.32", "refs", ["1"])],
+)
+def test_the_counters_are_those_of_the_series(series, heading, root):
+    lines = drawn(FAMILY, series)
+    assert heading in " ".join(lines[1].split())
+    (row,) = (line for line in lines if line.startswith("av1"))
+    if series != "v2.6.32":
+        assert row.split()[3:] == root
