@@ -38,9 +38,9 @@ class SwapFile(FolioRmap):
 
     def swap_cache_del_folio(self, folio: Folio) -> None:
         """Take a folio out of the swap cache; the slot may live on without it."""
-        if folio.slot is not None:
-            folio.slot.folio = None
-            folio.slot = None
+        assert folio.slot is not None
+        folio.slot.folio = None
+        folio.slot = None
 
     def swap_duplicate(self, slot: SwapSlot) -> None:
         """One more page-table entry names the slot."""
