@@ -68,8 +68,8 @@ def test_without_reuse_nothing_is_violated_there(series):
 
 
 def test_eras_that_differ_by_bugs_and_locks_alone_reach_the_same_number_of_states(explored):
-    reached = {name: explored[name].states for name in ("v4.0", "v5.5", "v6.0", "v6.12", "v6.12.112")}
-    assert len(set(reached.values())) == 1
+    assert explored["v4.0"].states == explored["v5.5"].states
+    assert explored["v5.5"].states < explored["v6.0"].states  # whose pages have an exclusive bit
     assert explored["v7.0"].digest == explored["v7.3"].digest
     assert explored["v6.0"].digest == explored["v6.12"].digest == explored["v6.12.112"].digest
 
@@ -97,5 +97,5 @@ def test_a_single_list_has_fewer_states_and_far_fewer_ways_to_fail(explored):
 )
 def test_random_calls_of_every_kind_violate_nothing_but_what_is_known(series, known):
     result = soak(find(series), range(25), calls=40)
-    assert result.operations > 1000
+    assert result.operations > (500 if series == "v3.19" else 1000)  # a violation ends a history
     assert {report.id for finding in result.findings for report in finding.violations} <= known
