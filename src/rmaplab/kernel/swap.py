@@ -108,8 +108,6 @@ class Swap(RmapUnmap):
             rc = 0
             self.map_swapped_page(vma, address, entry, folio, write)
             self.swap_free(slot)
-            if folio is swapcache and self.should_try_to_free_swap(folio, vma, write):
-                self.folio_free_swap(folio)
         self.locks.release(FOLIO_LOCK, swapcache)
         return rc
 
@@ -151,9 +149,3 @@ class Swap(RmapUnmap):
     def swapin_sole_reference(self, folio: Folio, vma: Vma, write: bool) -> bool:
         """Whether nobody else refers to the folio: never; since v7.0 it is in the swap cache until it is mapped."""
         return False
-
-    def should_try_to_free_swap(self, folio: Folio, vma: Vma, write: bool) -> bool:
-        """Whether the slot should be given up early: for a writer alone with the page, and in locked memory."""
-        if vma.vm_flags & VM_LOCKED:
-            return True
-        return write and folio.stable_node is None and folio.mapcount == 1 and folio.pins == 0
