@@ -60,6 +60,8 @@ class Call(NamedTuple):
                 return f"# {self.process} brk to {self.start:#x}"
             case "exit":
                 return f"{self.process} exit"
+            case "ksmd":
+                return "# ksmd finds all pages that were written to equal"
             case "mremap" if self.target is None:
                 return f"{self.process} mremap {where} M pages={self.size}  # where it is, without leave to move"
             case "mremap":

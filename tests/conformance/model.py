@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from errno import ENOMEM
+from collections import Counter
+from errno import EINVAL, ENOMEM
 from typing import TYPE_CHECKING
 
 from calls import HEAP, PAGES, WINDOW
 from views import Area, View
 
-from rmaplab.kernel.flags import PAGE_SHIFT, VM_GROWSDOWN, flags_name, prot_flags
+from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_GROWSDOWN, VM_LOCKED, VM_MERGEABLE, flags_name, prot_flags
 from rmaplab.kernel.objects import FILE_PAGE
 from rmaplab.kernel.pagetable import GuardMarker, Pte, SwapPte
 from rmaplab.kernel.process import Area as PageRange
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rmaplab.kernel.pagetable import Entry
 
 __all__ = ["Model"]
+
+CONTENT = "one"  # of every page that a puppet has written to
 
 
 class Model:
@@ -53,6 +56,10 @@ class Model:
                     process.exit()
                 case "brk":
                     return ENOMEM if self.kernel.do_brk(process.mm, process.mm.brk, call.start) else 0
+                case "swapout":
+                    return self.pageout(process, area)
+                case "ksmd":
+                    self.merge_all()
                 case "mremap":
                     return self.mremap(process, call)
                 case "read" | "write":
@@ -62,6 +69,46 @@ class Model:
         except OSError as error:
             return error.errno or -1
         return 0
+
+    def pageout(self, process: Process, area: PageRange) -> int:
+        """MADV_PAGEOUT: it leaves alone what others map as well; EINVAL at locked memory, ENOMEM for a hole."""
+        mm, rc = process.mm, 0
+        for address in range(area.start, area.end, PAGE_SIZE):
+            vma, pte = mm.lookup(address), mm.page_table.present(address)
+            if vma is None:
+                rc = ENOMEM
+            elif vma.vm_flags & VM_LOCKED:
+                return EINVAL
+            elif pte is not None and pte.folio.anon and pte.folio.mapcount == 1:
+                process.swapout(PageRange(address, 1))
+        return rc
+
+    def mergeable(self) -> list[tuple[Process, int, Folio]]:
+        """The pages that ksmd looks at, by process and address."""
+        return [
+            (process, address, entry.folio)
+            for process in self.kernel.processes.values()
+            for address, entry in process.mm.page_table
+            if isinstance(entry, Pte)
+            and entry.folio.anon
+            and (vma := process.mm.lookup(address)) is not None
+            and vma.vm_flags & VM_MERGEABLE
+        ]
+
+    def merge_all(self) -> None:
+        """ksmd has seen all pages, which are equal: two are needed to begin with, or one and a merged one."""
+        self.kernel.ksmd()
+        places = self.mergeable()
+        if len({folio for _, _, folio in places}) > 1 or self.kernel.stable_tree_search(CONTENT) is not None:
+            for process, address, _ in places:
+                process.ksm_merge(PageRange(address, 1), CONTENT)
+
+    def can_tell(self, call: Call) -> bool:
+        """Not which of two pages ksmd keeps, if one of them is mapped where ksmd does not look as well."""
+        if call.name != "ksmd" or self.kernel.stable_tree_search(CONTENT) is not None:
+            return True
+        seen = Counter(folio for _, _, folio in self.mergeable())
+        return len(seen) < 2 or all(folio.mapcount == places for folio, places in seen.items())
 
     def mremap(self, process: Process, call: Call) -> int:
         """Move to the named place, or resize without leave to move."""

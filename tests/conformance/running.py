@@ -13,6 +13,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from errno import EFAULT
 from pathlib import Path
@@ -30,8 +31,11 @@ from rmaplab.series import SERIES
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from machine import Ksmd
+
 __all__ = ["PuppetDiedError", "RunningKernel", "release", "series_here", "series_of_release", "unusable"]
 
+_ATTEMPTS = 25
 PATIENCE = 20_000  # milliseconds to wait for a puppet
 
 _RECORD = re.compile(
@@ -146,6 +150,7 @@ class RunningKernel:
         for _, their in pairs:
             their.close()
         self.tasks: dict[str, _Task] = {}
+        self.ksmd: Ksmd | None = None
         self.master_pidfd = os.pidfd_open(self.master.pid)
         heap = WINDOW + (HEAP << PAGE_SHIFT)
         self.has_heap = self._ask(0, self.master_pidfd, puppet.HEAP, start=heap)[0] == 0
@@ -245,6 +250,12 @@ class RunningKernel:
             old = length | (puppet.DONTUNMAP if call.dontunmap else 0)
             size, target = call.size << PAGE_SHIFT, call.target or 0
             return self._ask(task.slot, task.pidfd, puppet.MREMAP, size, target, call.start, old)[0]
+        if call.name == "ksmd":
+            assert self.ksmd is not None
+            self.ksmd.scan()
+            return 0
+        if call.name == "swapout":
+            return self._page_out(task, call)
         if call.name == "madvise":
             advice = puppet.ADVICE[call.advice]
             return self._ask(task.slot, task.pidfd, puppet.MADVISE, advice, 0, call.start, length)[0]
@@ -253,7 +264,22 @@ class RunningKernel:
         what |= puppet.STACK if call.stack else 0
         return self._ask(task.slot, task.pidfd, _VERBS[call.name], prot, what, call.start, length)[0]
 
+    def _page_out(self, task: _Task, call: Call) -> int:
+        """MADV_PAGEOUT, again while a page stays that nobody else maps: it was still being written out, perhaps."""
+        ask, code = (puppet.MADVISE, puppet.ADVICE["pageout"], 0, call.start, call.pages << PAGE_SHIFT), 0
+        for _ in range(_ATTEMPTS):
+            code = self._ask(task.slot, task.pidfd, *ask)[0]
+            entries = self._entries(task.pagemap)[call.first : call.first + call.pages]
+            if not any(_letter(entry) == "x" for entry in entries):
+                break
+            time.sleep(0.002)
+        return code
+
     # --- views -----------------------------------------------------------------------------
+
+    def can_tell(self, call: Call) -> bool:
+        """The kernel does what it does."""
+        return True
 
     def alive(self) -> list[str]:
         """Names of the living processes."""

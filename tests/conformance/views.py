@@ -37,12 +37,6 @@ class View(NamedTuple):
     vmas: tuple[Area, ...]
     pages: str
 
-    def agrees(self, other: View) -> bool:
-        """Whether both views can be of the same state; if one page alone is swapped out, the VMAs are."""
-        if ("w" in self.pages) != ("w" in other.pages):
-            return [vma[:3] for vma in self.vmas] == [vma[:3] for vma in other.vmas]
-        return self == other
-
     def __str__(self) -> str:
         """Pages, then VMAs."""
         return f"|{self.pages}|  {'  '.join(map(str, self.vmas)) or 'nothing mapped'}"
@@ -56,6 +50,9 @@ class Performer(Protocol):
 
         ``allowed`` tells that an access is expected to succeed.
         """
+
+    def can_tell(self, call: Call) -> bool:
+        """Whether only one outcome of a call is right."""
 
     def alive(self) -> list[str]:
         """Names of the living processes, sorted."""
