@@ -111,15 +111,9 @@ class Mremap(MovePageTables):
             return 0
         if vrm.old_len == 0 and not vma.vm_flags & VM_SHARED:
             return -EINVAL  # only a shared mapping can be duplicated
-        if vrm.dontunmap and not self.dontunmap_allowed(vma):
-            return -EINVAL
         if min(vrm.old_len, vrm.new_len) > vma.vm_end - vrm.addr:
             return -EFAULT
         return 0
-
-    def dontunmap_allowed(self, vma: Vma) -> bool:
-        """Whether a VMA may stay behind empty; since a4609387859f (v5.13) any may."""
-        return True
 
     def vrm_move_only(self, vrm: VmaRemap) -> bool:
         """Whether the call moves and resizes nothing: then it may span VMAs (since d23cb648e365, v6.17)."""
