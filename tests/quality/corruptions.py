@@ -125,7 +125,7 @@ def a_vma_grew_while_it_was_in_a_tree(kernel, p0, p1, p2):
 
 @corrupts("AV-010")
 def a_vma_changed_its_offset_while_it_was_in_a_tree(kernel, p0, p1, p2):
-    p0.mm.vmas[0].vm_pgoff += 1
+    p0.mm.vmas[0].anon_pgoff += 1
 
 
 @corrupts("AV-011")

@@ -201,9 +201,9 @@ class TheChildKeepsItsParentsAnonVma(Kernel):
 @reports("AV-044", on=PAIR)
 class SplitForgetsTheOffset(Kernel):
     def split_vma(self, vma, address, new_below):
-        pgoff = vma.vm_pgoff
+        pgoff = vma.anon_pgoff
         rc = super().split_vma(vma, address, new_below)
-        vma.vm_pgoff = pgoff
+        vma.anon_pgoff = pgoff
         return rc
 
 

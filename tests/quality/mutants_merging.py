@@ -38,10 +38,10 @@ class LeavesReusedPagesToTheAncestor(Kernel):
 class KeepsThePageOffsetOfTheLowerPart(Kernel):
     def vma_prepare(self, *vmas):
         for vma in vmas:
-            self.offset = vma, vma.vm_pgoff
+            self.offset = vma, vma.anon_pgoff
         return super().vma_prepare(*vmas)
 
     def vma_complete(self, anon_vma, *vmas, **keywords):
         vma, self.offset_before = self.offset
-        vma.vm_pgoff = self.offset_before
+        vma.anon_pgoff = self.offset_before
         super().vma_complete(anon_vma, *vmas, **keywords)
