@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HERE", "PROGRAMS", "first_difference", "performable"]
 
-PROGRAMS = int(os.environ.get("RMAPLAB_CONFORMANCE_PROGRAMS", "100"))
+PROGRAMS = int(os.environ.get("RMAPLAB_CONFORMANCE_PROGRAMS", "60"))
 """How many programs of each mix are tried; more find more."""
 
 HERE = series_here()
