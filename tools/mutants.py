@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The mutation score of the specification: how many small faults put into it the tests notice.
 
-    python tools/mutants.py [--sample 300] [--seed 0] [--only rmap.py --only vma.py] [--jobs 1] [TEST …]
+    python tools/mutants.py [--sample 300] [--seed 0] [--variants 5] [--only rmap.py --only vma.py] [--jobs 1]
 
 mutmut makes the mutants of kernel/ and series/.  None of them is ever written
 to a file: the tests are collected and run once, to see which functions each of
@@ -50,8 +50,9 @@ KILLED, SURVIVED, UNREACHED, TOO_SLOW = "killed", "survived", "not reached", "to
 class Mutation:
     """A pytest plugin that runs the collected tests on every mutant instead of once."""
 
-    def __init__(self, mutants: list[Mutant], seed: int, jobs: int) -> None:
+    def __init__(self, mutants: list[Mutant], variants: int, seed: int, jobs: int) -> None:
         self.mutants = mutants
+        self.variants = variants
         self.random = random.Random(seed)
         self.jobs = jobs
         self.verdicts: list[tuple[Mutant, str]] = []
@@ -63,7 +64,7 @@ class Mutation:
         """Run the tests once as they are, then on one mutant after the other."""
         if session.testsfailed:
             raise session.Interrupted("the tests cannot be collected")
-        self.run_unmutated(session.items)
+        self.run_unmutated(self.chosen(session.items))
         running: dict[int, Mutant] = {}
         try:
             for mutant in tqdm(self.mutants, desc="mutants", disable=None):
@@ -81,6 +82,18 @@ class Mutation:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
         return True
+
+    def chosen(self, items: list[pytest.Item]) -> list[pytest.Item]:
+        """Some variants of each test that is run with many parameters, in the order they have."""
+        variants: dict[str, list[pytest.Item]] = collections.defaultdict(list)
+        for item in items:
+            variants[item.nodeid.partition("[")[0]].append(item)
+        kept = {
+            item
+            for same in variants.values()
+            for item in self.random.sample(same, min(self.variants or len(same), len(same)))
+        }
+        return [item for item in items if item in kept]
 
     def run_unmutated(self, items: list[pytest.Item]) -> None:
         """Note what each test reaches and how long it takes; tests that fail do not count."""
@@ -172,6 +185,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="The mutation score of kernel/ and series/.")
     parser.add_argument("--sample", type=int, default=300, help="mutants to try; 0: all")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--variants", type=int, default=5, help="of a test with parameters, at most; 0: all")
     parser.add_argument("--only", action="append", help="a file name; may be repeated; default: every file")
     parser.add_argument("--jobs", type=int, default=1, help="mutants at a time")
     parser.add_argument("--least", type=float, default=0, help="the share to kill, 0 to 1")
@@ -181,7 +195,7 @@ def main() -> int:
     paths = [path for path in paths if not options.only or path.name in options.only]
     mutants = [mutant for path in tqdm(paths, desc="files", disable=None) for mutant in mutants_of(path)]
     chosen = random.Random(options.seed).sample(mutants, min(options.sample or len(mutants), len(mutants)))
-    mutation = Mutation(chosen, options.seed, options.jobs)
+    mutation = Mutation(chosen, options.variants, options.seed, options.jobs)
     with tempfile.TemporaryDirectory() as storage:
         os.environ["HYPOTHESIS_STORAGE_DIRECTORY"] = storage
         arguments = ["-q", "--capture=sys", "--hypothesis-seed=0", "-p", "no:cacheprovider", f"--rootdir={ROOT}"]
