@@ -30,7 +30,8 @@ lint: $(VENV)/.dev ## set up, then run ruff, mypy and the import linter
 
 coverage: $(VENV)/.dev ## set up, then run all tests and list the branches of kernel/ and series/ not taken
 	$(BIN)/coverage run -m pytest -q
-	$(BIN)/coverage report --include='src/rmaplab/kernel/*,src/rmaplab/series/*' --fail-under=97
+	@$(BIN)/coverage report --include='src/rmaplab/kernel/*,src/rmaplab/series/*'
+	@$(BIN)/python tools/branches.py --least 97
 
 mutants: $(VENV)/.mutation ## set up, then print the mutation score of a sample (MUTANTS='--sample 0 --jobs 2': all)
 	@$(BIN)/python tools/mutants.py $(MUTANTS)
