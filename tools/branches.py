@@ -33,9 +33,7 @@ def main() -> int:
             coverage.json_report(outfile=str(path), include=f"src/rmaplab/{part}/*")
             totals = json.loads(path.read_text(encoding="utf-8"))["totals"]
         taken, branches = totals["covered_branches"], totals["num_branches"]
-        print(
-            f"{part}: {taken:,} of {branches:,} branches ({taken / branches:.1%}), {lines:,} of {all_lines:,} lines"
-        )
+        print(f"{part}: {taken:,} of {branches:,} branches ({taken / branches:.1%})")
         short = short or 100 * taken / branches < options.least
     return int(short)
 
