@@ -201,8 +201,7 @@ class SplitTakesTheOldLinksOutBeforeItCopiesThem(Kernel):
         new.vm_end = address
         if self.anon_vma_clone(new, vma, Operation.SPLIT) != 0:
             return -ENOMEM
-        vma.vm_pgoff += (address - vma.vm_start) >> PAGE_SHIFT
-        vma.vm_start = address
+        self.vma_set_range(vma, address, vma.vm_end, vma.vm_pgoff + ((address - vma.vm_start) >> PAGE_SHIFT))
         self.vma_link(new)
         return 0
 
