@@ -16,7 +16,7 @@ every_series = pytest.mark.parametrize("series", [name for name in SERIES if SER
 
 def entry(first, last, name=None):
     """A stand-in for an AVC; its VMA covers the page offsets [first, last]."""
-    vma = SimpleNamespace(vm_pgoff=first, vm_start=0x1000, vm_end=0x1000 + (last - first + 1) * PAGE_SIZE)
+    vma = SimpleNamespace(anon_pgoff=first, vm_start=0x1000, vm_end=0x1000 + (last - first + 1) * PAGE_SIZE)
     return Entry(vma, name)
 
 

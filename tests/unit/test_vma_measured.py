@@ -44,6 +44,7 @@ def test_a_split_pair_merges_again_in_the_parent_and_not_in_the_child(kernel, pa
 
 @pytest.mark.parametrize("forked", [False, True])
 def test_a_heap_grows_by_a_vma_of_its_own_only_in_a_child(kernel, parent, forked):
+    parent.mm.start_brk = BASE
     kernel.do_brk(parent.mm, BASE, BASE + PAGE_SIZE)
     parent.write(LOW)
     process = parent.fork() if forked else parent

@@ -222,7 +222,7 @@ class Generator:
         """Resize in place, or move: to a free place, to a slot beside other areas, leaving the source or not."""
         count = pages.count
         how = self.random.choice(("resize", "free", "slot", "slot", "dontunmap", "slot-dontunmap"))
-        if how == "resize":
+        if how == "resize" and pages.area in AREAS:
             return Mremap(process.name, pages, pages.area, pages=self.random.randint(1, PAGES + 2))
         target = self.random.randrange(len(AREAS))
         at = _slot(target) + self.random.randrange(PAGES) * PAGE_SIZE if how.startswith("slot") else None
