@@ -60,6 +60,8 @@ class Call(NamedTuple):
                 return f"# {self.process} brk to {self.start:#x}"
             case "exit":
                 return f"{self.process} exit"
+            case "uffd_move":
+                return f"# {self.process} UFFDIO_MOVE of {where} to W[{self.to}]"
             case "ksmd":
                 return "# ksmd finds all pages that were written to equal"
             case "mremap" if self.target is None:

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from calls import Call
 
     from rmaplab.kernel import Kernel, Process
-    from rmaplab.kernel.objects import Folio
+    from rmaplab.kernel.objects import Folio, Mm
     from rmaplab.kernel.pagetable import Entry
 
 __all__ = ["Model"]
 
+VM_UFFD_MISSING = 0x200
 CONTENT = "one"  # of every page that a puppet has written to
 
 
@@ -58,6 +59,8 @@ class Model:
                     return ENOMEM if self.kernel.do_brk(process.mm, process.mm.brk, call.start) else 0
                 case "swapout":
                     return self.pageout(process, area)
+                case "uffd_move":
+                    return self.uffd_move(process, call)
                 case "ksmd":
                     self.merge_all()
                 case "mremap":
@@ -82,6 +85,24 @@ class Model:
             elif pte is not None and pte.folio.anon and pte.folio.mapcount == 1:
                 process.swapout(PageRange(address, 1))
         return rc
+
+    def uffd_move(self, process: Process, call: Call) -> int:
+        """Register the whole window, move, and unregister it: every VMA gets a flag and loses it."""
+        mm = process.mm
+        if not mm.vmas:
+            return EINVAL
+        self.flip(mm)
+        code = self.kernel.userfaultfd_move(mm, call.target or 0, call.start, call.pages << PAGE_SHIFT)
+        self.flip(mm)
+        return -code
+
+    def flip(self, mm: Mm) -> None:
+        """Give every VMA the flag, or take it away; they merge where they can by now."""
+        address = WINDOW
+        while (at := mm.find(address)) < len(mm.vmas):
+            vma = mm.vmas[at]
+            address = vma.vm_end
+            self.kernel.madvise_update_vma(vma, vma.vm_start, address, vma.vm_flags ^ VM_UFFD_MISSING)
 
     def mergeable(self) -> list[tuple[Process, int, Folio]]:
         """The pages that ksmd looks at, by process and address."""

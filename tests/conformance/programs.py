@@ -27,6 +27,7 @@ __all__ = [
     "MOVES",
     "PLAIN",
     "SWAPPED",
+    "TAKEN",
     "Difference",
     "Mix",
     "generate",
@@ -107,6 +108,17 @@ EVERYTHING = Mix(
     stack_share=0.1,
     advice=FLAGS + _KSM_AND_HUGE + GUARDS,
 )
+TAKEN = Mix(
+    "taken",
+    {
+        **{"mmap": 10, "mprotect": 5, "write": 24, "read": 2, "munmap": 2, "fork": 5, "exit": 4},
+        **{"uffd_move": 36, "mremap": 6, "madvise": 8},
+    },
+    processes=3,
+    calls=45,
+    prots=("rw",) * 14 + ("r", "rwx"),
+    advice=(*FLAGS, *GUARDS, *("dontneed",) * 4),
+)
 SWAPPED = Mix(
     "swapped",
     {
@@ -167,6 +179,9 @@ def _call(rng: random.Random, mix: Mix, process: str, verb: str) -> Call:
             return Call(process, verb, rng.randint(HEAP, PAGES))
         case "madvise":
             return Call(process, verb, *_range(rng, 1), advice=rng.choice(mix.advice))
+        case "uffd_move":
+            pages = rng.choice((1, 1, 1, 1, 2, 3))
+            return Call(process, verb, rng.randint(0, PAGES - pages), pages, to=rng.randint(0, PAGES - pages))
         case "ksmd":
             return Call(process, verb)
         case "munmap" | "mlock" | "munlock" | "swapout":

@@ -18,12 +18,14 @@ import sys
 
 REQUEST = struct.Struct("<4sQQQQ")  # verb, protection or slot, FILE and SHARED, address, length in bytes
 # For madvise: verb, advice, 0, address, length.
+# For UFFDIO_MOVE: verb, length, new address, old address, where the window begins with its pages in the low bits.
 # For mremap: verb, new length, new address or 0 for the old one, old address, old length and DONTUNMAP.
 ANSWER = struct.Struct("<iI")  # errno or 0; the process id of a new child
 
 MMAP, MUNMAP, MPROTECT, MREMAP = b"mmap", b"unmp", b"prot", b"remp"
 MADVISE, MLOCK, MUNLOCK = b"advi", b"lock", b"unlk"
 HEAP, BRK = b"heap", b"brk_"  # where the heap begins; where it shall end
+MOVE = b"uffd"  # UFFDIO_MOVE
 READ, WRITE = b"read", b"writ"  # ordinary accesses: SIGSEGV where they are not allowed
 TRY_READ, TRY_WRITE = b"tryr", b"tryw"  # accesses by system calls: EFAULT where they are not allowed
 FORK, EXIT = b"fork", b"exit"
@@ -39,7 +41,11 @@ ADVICE = {
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 0x1, 0x2, 0x4
 DONTUNMAP = 0x1
 FILE, SHARED, STACK = 0x1, 0x2, 0x4  # what is mapped: the file all puppets have, or nothing; shared, or private
-SYS_BRK = 12
+SYS_BRK, SYS_USERFAULTFD = 12, 323
+UFFD_USER_MODE_ONLY = 1
+UFFD_API, UFFD_FEATURE_MOVE = 0xAA, 1 << 16
+UFFDIO_API, UFFDIO_REGISTER, UFFDIO_MOVE = 0xC018_AA3F, 0xC020_AA00, 0xC028_AA05
+UFFDIO_UNREGISTER, UFFDIO_REGISTER_MODE_MISSING = 0x8010_AA01, 1
 PR_SET_MM, PR_SET_MM_MAP = 35, 14
 # struct prctl_mm_map: code, data, brk, stack, arguments, environment; no auxiliary vector, no file
 MM_MAP = struct.Struct("<11QQIi")
@@ -99,6 +105,30 @@ class Puppet:
         self.libc.prctl(PR_SET_MM, PR_SET_MM_MAP, layout, ctypes.c_ulong(len(layout)), ctypes.c_ulong(0))
         return ctypes.get_errno()
 
+    def move(self, dst: int, src: int, size: int, window: int, length: int) -> int:
+        """UFFDIO_MOVE; the whole window is registered for it, and not any more at the end."""
+        uffd = self.libc.syscall(SYS_USERFAULTFD, UFFD_USER_MODE_ONLY | os.O_CLOEXEC)
+        if uffd < 0:
+            return ctypes.get_errno()
+        try:
+            if self.ioctl(uffd, UFFDIO_API, struct.pack("<3Q", UFFD_API, UFFD_FEATURE_MOVE, 0)):
+                return errno.ENOSYS
+            code = self.ioctl(
+                uffd, UFFDIO_REGISTER, struct.pack("<4Q", window, length, UFFDIO_REGISTER_MODE_MISSING, 0)
+            )
+            if code == 0:
+                code = self.ioctl(uffd, UFFDIO_MOVE, struct.pack("<4Qq", dst, src, size, 0, 0))
+                self.ioctl(uffd, UFFDIO_UNREGISTER, struct.pack("<2Q", window, length))
+            return code
+        finally:
+            os.close(uffd)
+
+    def ioctl(self, fd: int, request: int, argument: bytes) -> int:
+        """The errno, or 0."""
+        ctypes.set_errno(0)
+        self.libc.ioctl(fd, ctypes.c_ulong(request), ctypes.create_string_buffer(argument, len(argument)))
+        return ctypes.get_errno()
+
     def call(self, verb: bytes, argument: int, what: int, address: int, length: int) -> int:
         """One call or access; its errno or 0."""
         libc, at, size = self.libc, ctypes.c_void_p(address), ctypes.c_size_t(length)
@@ -123,6 +153,8 @@ class Puppet:
             libc.mlock(at, size)
         elif verb == MUNLOCK:
             libc.munlock(at, size)
+        elif verb == MOVE:
+            return self.move(what, address, argument, length & -4096, (length & 4095) << 12)
         elif verb == HEAP:
             return self.set_heap(address)
         elif verb == BRK:

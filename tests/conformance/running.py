@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from errno import EFAULT
+from errno import EFAULT, EINVAL
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -155,6 +155,9 @@ class RunningKernel:
         heap = WINDOW + (HEAP << PAGE_SHIFT)
         self.has_heap = self._ask(0, self.master_pidfd, puppet.HEAP, start=heap)[0] == 0
         """Whether the heap could be put into the window: CONFIG_CHECKPOINT_RESTORE."""
+        nowhere = puppet.MOVE, PAGE_SIZE, WINDOW, WINDOW, WINDOW | PAGES
+        self.has_uffdio_move = self._ask(0, self.master_pidfd, *nowhere)[0] == EINVAL
+        """Whether UFFDIO_MOVE exists, and is allowed: v6.8, CONFIG_USERFAULTFD."""
 
     def __enter__(self) -> Self:
         """Nothing more to prepare."""
@@ -254,6 +257,9 @@ class RunningKernel:
             assert self.ksmd is not None
             self.ksmd.scan()
             return 0
+        if call.name == "uffd_move":
+            ask = puppet.MOVE, length, call.target or 0, call.start, WINDOW | PAGES
+            return self._ask(task.slot, task.pidfd, *ask)[0]
         if call.name == "swapout":
             return self._page_out(task, call)
         if call.name == "madvise":

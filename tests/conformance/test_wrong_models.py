@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from differential import HERE, first_difference
-from programs import ADVICE, EVERYTHING, FAMILY, GROWTH, MOVES, PLAIN, Mix
+from programs import ADVICE, EVERYTHING, FAMILY, GROWTH, MOVES, PLAIN, TAKEN, Mix
 
 from rmaplab.kernel.flags import PAGE_SIZE, VM_ACCOUNT, VM_DONTCOPY, VM_LOCKED, VM_WIPEONFORK
+from rmaplab.kernel.pagetable import Pte
 from rmaplab.kernel.rmap import Operation
 from rmaplab.kernel.vma import CopiedVma
 from rmaplab.scenario import parse
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
     from rmaplab.kernel import Kernel
     from rmaplab.kernel.mremap import VmaRemap
-    from rmaplab.kernel.objects import AnonVma, Mm, Pte, Vma
+    from rmaplab.kernel.objects import AnonVma, Mm, Vma
+    from rmaplab.kernel.userfaultfd import MovePlace
 
 SEEDS = range(500)
 
@@ -191,6 +193,28 @@ class SharedPagesAreCopiedAlways(HERE):
         return rc
 
 
+class MovesSharedPages(HERE):
+    """UFFDIO_MOVE takes a page away that a child has as well."""
+
+    def move_pages_pte(self, dst: MovePlace, src: MovePlace) -> int:
+        entry = src.vma.vm_mm.page_table.get(src.address)
+        if isinstance(entry, Pte) and entry.folio.anon:
+            entry.folio.exclusive = 1
+        return super().move_pages_pte(dst, src)
+
+
+class MovesPrepareNothing(HERE):
+    """UFFDIO_MOVE that moves nothing leaves the destination unfaulted."""
+
+    def uffd_move_vmas(self, mm: Mm, dst: int, src: int, size: int) -> tuple[MovePlace, MovePlace] | int:
+        vma = mm.lookup(dst)
+        unfaulted = vma is not None and vma.anon_vma is None
+        ends = super().uffd_move_vmas(mm, dst, src, size)
+        if vma is not None and unfaulted and isinstance(ends, int):
+            self.unlink_anon_vmas(vma)
+        return ends
+
+
 class AdviceChangesAccounting(HERE):
     """madvise treats VM_ACCOUNT like mprotect does."""
 
@@ -208,12 +232,15 @@ WRONG = [
     *((wrong, GROWTH) for wrong in (LockingFaultsNothingIn,)),
     *((wrong, ADVICE) for wrong in (DontforkIsDeaf, WipedVmasAreInherited, AdviceChangesAccounting)),
     *((wrong, EVERYTHING) for wrong in (GuardsNeedNoAnonVma, GuardsAreZapped)),
+    *((wrong, TAKEN) for wrong in (MovesSharedPages, MovesPrepareNothing)),
     (SharedPagesAreCopiedAlways, FAMILY),
 ]
 
 
 @pytest.mark.parametrize(("series", "mix"), WRONG, ids=lambda value: getattr(value, "__name__", value.name))
 def test_a_wrong_model_is_told_from_the_kernel(kernel: RunningKernel, series: type[Kernel], mix: Mix) -> None:
+    if mix is TAKEN and not kernel.has_uffdio_move:
+        pytest.skip("UFFDIO_MOVE is younger than this kernel, or not allowed")
     found = first_difference(kernel, series, mix, SEEDS)
     assert found is not None
     difference = found[1]
