@@ -192,15 +192,8 @@ class Madvise(Mremap):
 
     def apply_vma_lock_flags(self, mm: Mm, start: int, end: int, locked: int) -> int:
         """Set or clear VM_LOCKED, VMA by VMA up to the first hole; 0 or -ENOMEM."""
-        self.locks.acquire(MMAP_LOCK, mm)
-        rc, address = 0, start
-        while address < end and rc == 0:
-            vma = mm.lookup(address)
-            if vma is None:
-                rc = -ENOMEM
-                break
-            upto = min(end, vma.vm_end)
-            rc = self.madvise_update_vma(vma, address, upto, vma.vm_flags & ~VM_LOCKED | locked)
-            address = upto
-        self.locks.release(MMAP_LOCK, mm)
-        return rc
+
+        def change(vma: Vma, first: int, upto: int) -> int:
+            return self.madvise_update_vma(vma, first, upto, vma.vm_flags & ~VM_LOCKED | locked)
+
+        return self.change_vmas(mm, start, end, change)

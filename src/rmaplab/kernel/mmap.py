@@ -29,6 +29,8 @@ from rmaplab.kernel.migrate import Migrate
 from rmaplab.kernel.vma import VmaMerge
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rmaplab.kernel.objects import Mm, Vma
 
 __all__ = ["Mmap"]
@@ -227,6 +229,14 @@ class Mmap(Migrate):
         """Give [start, end) other access rights (VM_READ/WRITE/EXEC), VMA by VMA; a hole is -ENOMEM."""
         if not 0 <= start <= end <= TASK_SIZE:
             return -ENOMEM
+
+        def change(vma: Vma, first: int, upto: int) -> int:
+            return self.mprotect_fixup(vma, first, upto, vma.vm_flags & ~VM_ACCESS_FLAGS | access)
+
+        return self.change_vmas(mm, start, end, change)
+
+    def change_vmas(self, mm: Mm, start: int, end: int, change: Callable[[Vma, int, int], int]) -> int:
+        """Change each VMA's part of [start, end), up to the first that fails, or to a hole: -ENOMEM."""
         self.locks.acquire(MMAP_LOCK, mm)
         rc, address = 0, start
         while address < end and rc == 0:
@@ -235,7 +245,7 @@ class Mmap(Migrate):
                 rc = -ENOMEM
                 break
             upto = min(end, vma.vm_end)
-            rc = self.mprotect_fixup(vma, address, upto, vma.vm_flags & ~VM_ACCESS_FLAGS | access)
+            rc = change(vma, address, upto)
             address = upto
         self.locks.release(MMAP_LOCK, mm)
         return rc
