@@ -25,6 +25,7 @@ __all__ = [
     "MAX_PROCESSES",
     "MERGED",
     "MOVES",
+    "PINNED",
     "PLAIN",
     "SWAPPED",
     "TAKEN",
@@ -119,6 +120,15 @@ TAKEN = Mix(
     prots=("rw",) * 14 + ("r", "rwx"),
     advice=(*FLAGS, *GUARDS, *("dontneed",) * 4),
 )
+PINNED = Mix(
+    "pinned",
+    {
+        **{"mmap": 10, "mprotect": 6, "write": 22, "read": 5, "munmap": 4, "fork": 14, "exit": 5},
+        **{"pin": 24, "mremap": 6, "madvise": 6},
+    },
+    prots=("rw",) * 10 + ("r", "rwx"),
+    advice=("dontneed", "wipeonfork", "keeponfork", "guard-install", "guard-remove"),
+)
 SWAPPED = Mix(
     "swapped",
     {
@@ -171,7 +181,7 @@ def generate(mix: Mix, seed: int) -> list[Call]:
 def _call(rng: random.Random, mix: Mix, process: str, verb: str) -> Call:
     """One call of a verb that is neither fork nor exit."""
     match verb:
-        case "read" | "write":
+        case "read" | "write" | "pin":
             return Call(process, verb, rng.randrange(PAGES))
         case "mremap":
             return _mremap(rng, process)
@@ -229,7 +239,7 @@ class Difference:
         )
 
 
-_UNSETTLING = {"mlock", "swapout", "ksmd"}  # after these the kernel may copy where it could keep a page
+_UNSETTLING = {"mlock", "swapout", "ksmd", "pin"}  # after these the kernel may copy where it could keep a page
 
 
 def _difference(done: list[Call], model: Performer, kernel: Performer, folios: Folios) -> Difference | None:

@@ -26,6 +26,7 @@ MMAP, MUNMAP, MPROTECT, MREMAP = b"mmap", b"unmp", b"prot", b"remp"
 MADVISE, MLOCK, MUNLOCK = b"advi", b"lock", b"unlk"
 HEAP, BRK = b"heap", b"brk_"  # where the heap begins; where it shall end
 MOVE = b"uffd"  # UFFDIO_MOVE
+PIN = b"pin_"  # for a device: as a buffer of io_uring, until the process ends
 READ, WRITE = b"read", b"writ"  # ordinary accesses: SIGSEGV where they are not allowed
 TRY_READ, TRY_WRITE = b"tryr", b"tryw"  # accesses by system calls: EFAULT where they are not allowed
 FORK, EXIT = b"fork", b"exit"
@@ -41,7 +42,8 @@ ADVICE = {
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 0x1, 0x2, 0x4
 DONTUNMAP = 0x1
 FILE, SHARED, STACK = 0x1, 0x2, 0x4  # what is mapped: the file all puppets have, or nothing; shared, or private
-SYS_BRK, SYS_USERFAULTFD = 12, 323
+SYS_BRK, SYS_USERFAULTFD, SYS_IO_URING_SETUP, SYS_IO_URING_REGISTER = 12, 323, 425, 427
+IORING_REGISTER_BUFFERS, IO_URING_PARAMS_BYTES = 0, 120
 UFFD_USER_MODE_ONLY = 1
 UFFD_API, UFFD_FEATURE_MOVE = 0xAA, 1 << 16
 UFFDIO_API, UFFDIO_REGISTER, UFFDIO_MOVE = 0xC018_AA3F, 0xC020_AA00, 0xC028_AA05
@@ -66,6 +68,7 @@ class Puppet:
         self.libc.read.restype = self.libc.write.restype = ctypes.c_ssize_t
         self.zero = os.open("/dev/zero", os.O_RDONLY)
         self.pipe = os.pipe()
+        self.rings: list[int] = []
         self.file = os.memfd_create("conformance")
         os.ftruncate(self.file, FILE_BYTES)
 
@@ -90,6 +93,9 @@ class Puppet:
             return error.errno or errno.EIO, 0
         if pid == 0:
             self.own = self.channels[slot]
+            for ring in self.rings:  # the pins are the parent's, and end with it
+                os.close(ring)
+            self.rings = []
             return -1, 0
         return 0, pid
 
@@ -123,6 +129,21 @@ class Puppet:
         finally:
             os.close(uffd)
 
+    def pin(self, address: int, length: int) -> int:
+        """Register a buffer, whose pages are pinned for writing (FOLL_PIN, FOLL_LONGTERM)."""
+        parameters = ctypes.create_string_buffer(IO_URING_PARAMS_BYTES)
+        ring = self.libc.syscall(SYS_IO_URING_SETUP, 1, parameters)
+        if ring < 0:
+            return ctypes.get_errno()
+        buffer = ctypes.create_string_buffer(struct.pack("<2Q", address, length), 16)
+        code = 0
+        if self.libc.syscall(SYS_IO_URING_REGISTER, ring, IORING_REGISTER_BUFFERS, buffer, 1) != 0:
+            code = ctypes.get_errno()
+            os.close(ring)
+        else:
+            self.rings.append(ring)
+        return code
+
     def ioctl(self, fd: int, request: int, argument: bytes) -> int:
         """The errno, or 0."""
         ctypes.set_errno(0)
@@ -155,6 +176,8 @@ class Puppet:
             libc.munlock(at, size)
         elif verb == MOVE:
             return self.move(what, address, argument, length & -4096, (length & 4095) << 12)
+        elif verb == PIN:
+            return self.pin(address, length)
         elif verb == HEAP:
             return self.set_heap(address)
         elif verb == BRK:

@@ -48,7 +48,7 @@ _CODES = set(b"rd wr ex sh gd gu lo dc ac nr wf dd hg nh mg".split())  # those t
 _PRESENT, _SWAPPED, _FILE, _GUARD, _EXCLUSIVE = 1 << 63, 1 << 62, 1 << 61, 1 << 58, 1 << 56
 _VERBS = {
     **{"mmap": puppet.MMAP, "munmap": puppet.MUNMAP, "mprotect": puppet.MPROTECT, "brk": puppet.BRK},
-    **{"mlock": puppet.MLOCK, "munlock": puppet.MUNLOCK},
+    **{"mlock": puppet.MLOCK, "pin": puppet.PIN, "munlock": puppet.MUNLOCK},
 }
 _PFN = (1 << 55) - 1  # 0 for who may not know
 
@@ -158,6 +158,9 @@ class RunningKernel:
         nowhere = puppet.MOVE, PAGE_SIZE, WINDOW, WINDOW, WINDOW | PAGES
         self.has_uffdio_move = self._ask(0, self.master_pidfd, *nowhere)[0] == EINVAL
         """Whether UFFDIO_MOVE exists, and is allowed: v6.8, CONFIG_USERFAULTFD."""
+        unmapped = self._ask(0, self.master_pidfd, puppet.PIN, start=WINDOW, length=PAGE_SIZE)
+        self.has_pins = unmapped[0] == EFAULT
+        """Whether io_uring may be used, which pins its buffers."""
 
     def __enter__(self) -> Self:
         """Nothing more to prepare."""

@@ -17,26 +17,19 @@ import pytest
 from calls import Call
 from differential import HERE, PROGRAMS, first_difference
 from model import Model
-from programs import ADVICE, EVERYTHING, FAMILY, GROWTH, MOVES, PLAIN, TAKEN, Mix, run
-from running import release
+from programs import ADVICE, EVERYTHING, FAMILY, GROWTH, MOVES, PINNED, PLAIN, TAKEN, Mix, run
 
 if TYPE_CHECKING:
     from running import RunningKernel
 
-SINCE_6_17 = pytest.mark.skipif(release() < (6, 17), reason="until 6.17 a move stays within one VMA")
 FILES = dataclasses.replace(PLAIN, name="files", file_share=0.5, shared_share=0.3)
 MOVED_FILES = dataclasses.replace(MOVES, name="moved files", file_share=0.5, shared_share=0.3)
 EVERY_FILE = dataclasses.replace(EVERYTHING, name="everything with files", file_share=0.5, shared_share=0.3)
-MIXES = [
-    *(PLAIN, FAMILY, FILES, ADVICE),
-    *(pytest.param(mix, marks=SINCE_6_17) for mix in (MOVES, MOVED_FILES, GROWTH, EVERYTHING, EVERY_FILE, TAKEN)),
-]
+MIXES = [PLAIN, FAMILY, FILES, ADVICE, MOVES, MOVED_FILES, GROWTH, EVERYTHING, EVERY_FILE, TAKEN, PINNED]
 
 
 @pytest.mark.parametrize("mix", MIXES, ids=lambda mix: mix.name)
 def test_the_model_does_what_the_kernel_does(kernel: RunningKernel, mix: Mix) -> None:
-    if "uffd_move" in mix.weights and not kernel.has_uffdio_move:
-        pytest.skip("UFFDIO_MOVE is younger than this kernel, or not allowed")
     found = first_difference(kernel, HERE, mix, range(PROGRAMS))
     if found is not None:
         seed, difference = found

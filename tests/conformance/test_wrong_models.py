@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from differential import HERE, first_difference
-from programs import ADVICE, EVERYTHING, FAMILY, GROWTH, MOVES, PLAIN, TAKEN, Mix
+from programs import ADVICE, EVERYTHING, FAMILY, GROWTH, MOVES, PINNED, PLAIN, TAKEN, Mix
 
 from rmaplab.kernel.flags import PAGE_SIZE, VM_ACCOUNT, VM_DONTCOPY, VM_LOCKED, VM_WIPEONFORK
 from rmaplab.kernel.pagetable import Pte
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rmaplab.kernel import Kernel
     from rmaplab.kernel.mremap import VmaRemap
-    from rmaplab.kernel.objects import AnonVma, Mm, Vma
+    from rmaplab.kernel.objects import AnonVma, Folio, Mm, Vma
     from rmaplab.kernel.userfaultfd import MovePlace
 
 SEEDS = range(500)
@@ -215,6 +215,16 @@ class MovesPrepareNothing(HERE):
         return ends
 
 
+class PinnedPagesAreShared(HERE):
+    """fork shares pages that a device writes to."""
+
+    def folio_try_dup_anon_rmap_pte(self, folio: Folio, page: int, dst: Vma, src: Vma) -> bool:
+        pins, folio.pins = folio.pins, 0
+        shared = super().folio_try_dup_anon_rmap_pte(folio, page, dst, src)
+        folio.pins = pins
+        return shared
+
+
 class AdviceChangesAccounting(HERE):
     """madvise treats VM_ACCOUNT like mprotect does."""
 
@@ -233,14 +243,13 @@ WRONG = [
     *((wrong, ADVICE) for wrong in (DontforkIsDeaf, WipedVmasAreInherited, AdviceChangesAccounting)),
     *((wrong, EVERYTHING) for wrong in (GuardsNeedNoAnonVma, GuardsAreZapped)),
     *((wrong, TAKEN) for wrong in (MovesSharedPages, MovesPrepareNothing)),
+    (PinnedPagesAreShared, PINNED),
     (SharedPagesAreCopiedAlways, FAMILY),
 ]
 
 
 @pytest.mark.parametrize(("series", "mix"), WRONG, ids=lambda value: getattr(value, "__name__", value.name))
 def test_a_wrong_model_is_told_from_the_kernel(kernel: RunningKernel, series: type[Kernel], mix: Mix) -> None:
-    if mix is TAKEN and not kernel.has_uffdio_move:
-        pytest.skip("UFFDIO_MOVE is younger than this kernel, or not allowed")
     found = first_difference(kernel, series, mix, SEEDS)
     assert found is not None
     difference = found[1]
