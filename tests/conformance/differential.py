@@ -29,10 +29,19 @@ PROGRAMS = int(os.environ.get("RMAPLAB_CONFORMANCE_PROGRAMS", "40"))
 HERE = series_here()
 """The model of the running kernel."""
 
-_NEEDS = {  # advice that a kernel may be built without, and what it has otherwise
-    **dict.fromkeys(("mergeable", "unmergeable"), "/sys/kernel/mm/ksm"),
-    **dict.fromkeys(("hugepage", "nohugepage"), "/sys/kernel/mm/transparent_hugepage"),
-}
+_HUGE = ("hugepage", "nohugepage")
+_KSM = ("mergeable", "unmergeable")
+
+
+def _without() -> tuple[str, ...]:
+    """Advice that this kernel was built without, or that ksmd would act upon in the middle of a program."""
+    without: tuple[str, ...] = ()
+    ksmd = Path("/sys/kernel/mm/ksm/run")
+    if not ksmd.exists() or ksmd.read_text().strip() != "0":
+        without += _KSM
+    if not Path("/sys/kernel/mm/transparent_hugepage").exists():
+        without += _HUGE
+    return without
 
 
 def impossible(kernel: RunningKernel, mix: Mix) -> str | None:
@@ -47,8 +56,9 @@ def impossible(kernel: RunningKernel, mix: Mix) -> str | None:
 
 
 def performable(kernel: RunningKernel, mix: Mix) -> Mix:
-    """The mix without what this kernel was built without."""
-    advice = tuple(one for one in mix.advice if one not in _NEEDS or Path(_NEEDS[one]).exists())
+    """The mix without what cannot be compared here."""
+    without = _without()
+    advice = tuple(one for one in mix.advice if one not in without)
     weights = {verb: weight for verb, weight in mix.weights.items() if verb != "brk" or kernel.has_heap}
     return dataclasses.replace(mix, advice=advice, weights=weights)
 
