@@ -33,14 +33,14 @@ def blocks():
 
 @pytest.fixture(scope="module")
 def document(tmp_path_factory):
-    """Gives the document of a path: one for all its blocks, in a folder with copies of examples/ and docs/."""
+    """Gives the document of a path: one for all its blocks, in a folder with copies of what it names."""
     documents = {}
     targets = make_targets((ROOT / "Makefile").read_text(encoding="utf-8"))
 
     def of(path):
         if path not in documents:
             folder = tmp_path_factory.mktemp(path.stem)
-            for name in ("docs", "examples"):
+            for name in ("docs", "examples", "src/rmaplab/data/zoo"):
                 shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             documents[path] = Document(path.read_text(encoding="utf-8"), folder, targets)
         return documents[path]

@@ -25,13 +25,14 @@ def draw(snapshot: Snapshot) -> list[str]:
     fitting = max(1, (WIDTH - label_width - _COUNTERS) // _COLUMN)
     shown, left_out = columns[:fitting], columns[fitting:]
     heads = [_heading(process, vma) for process, vma in shown]
+    counted = _counted(snapshot)
     lines = [
         " " * label_width + "".join(f"{head[part]:>{_COLUMN}}" for head in heads) + tail
-        for part, tail in ((0, ""), (1, "   refs    degree" if _has_degree(snapshot) else "   refs kids vmas"))
+        for part, tail in ((0, ""), (1, counted))
     ]
     for anon_vma, label in rows:
         cells = "".join(f"{_crossing(anon_vma, vma):>{_COLUMN}}" for _, vma in shown)
-        lines.append(f"{label:<{label_width}}{cells}{_counters(anon_vma)}")
+        lines.append(f"{label:<{label_width}}{cells}{_counters(anon_vma, counted)}")
     if not rows:
         lines.append("(no anon_vma)")
     if left_out:
@@ -43,15 +44,19 @@ def draw(snapshot: Snapshot) -> list[str]:
     return [line[:WIDTH].rstrip() for line in lines]
 
 
-def _has_degree(snapshot: Snapshot) -> bool:
-    """Whether the series counts users and children together (v3.19 to v5.19)."""
-    return any(anon_vma.degree for anon_vma in snapshot.anon_vmas)
+def _counted(snapshot: Snapshot) -> str:
+    """What the series counts: users and children apart, together (v3.19 to v5.19), or not at all (before)."""
+    if any(anon_vma.degree for anon_vma in snapshot.anon_vmas):
+        return "   refs    degree"
+    apart = any(anon_vma.num_children or anon_vma.num_active_vmas for anon_vma in snapshot.anon_vmas)
+    return "   refs kids vmas" if apart or not snapshot.anon_vmas else "   refs"
 
 
-def _counters(anon_vma: AnonVmaView) -> str:
-    if anon_vma.degree:
-        return f"{anon_vma.refcount:>7}{anon_vma.degree:>10}"
-    return f"{anon_vma.refcount:>7}{anon_vma.num_children:>5}{anon_vma.num_active_vmas:>5}"
+def _counters(anon_vma: AnonVmaView, counted: str) -> str:
+    counters = {"refs": anon_vma.refcount, "degree": anon_vma.degree}
+    counters |= {"kids": anon_vma.num_children, "vmas": anon_vma.num_active_vmas}
+    widths = {"refs": 7, "degree": 10, "kids": 5, "vmas": 5}
+    return "".join(f"{counters[name]:>{widths[name]}}" for name in counted.split())
 
 
 def _heading(process: ProcessView, vma: VmaView) -> tuple[str, str]:
