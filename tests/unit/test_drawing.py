@@ -44,6 +44,27 @@ def test_a_line_for_each_folio_slot_and_guarded_process(text, line):
     assert max(map(len, lines)) <= WIDTH
 
 
+def test_many_folios_and_slots_of_a_kind_share_a_line():
+    five = "P0 mmap A 6\nP0 write A[0..4]"
+    assert drawn(five)[-1] == "folio1 ... folio5 -> av1, exclusive, mapped by P0 (w) (5)"
+    assert drawn(f"{five}\nP0 swapout A[0..4]")[-1] == "slot1 ... slot5: swapped out by P0 (exclusive) (5)"
+    assert [line.split()[0] for line in drawn(five.replace("4", "3"))[-4:]] == [
+        "folio1",
+        "folio2",
+        "folio3",
+        "folio4",
+    ]
+    lines = drawn(f"{five}\nP0 fork P1\nP1 write A[2]")
+    assert [line.split(" -> ")[0] for line in lines if "folio" in line] == [
+        "folio1",
+        "folio2",
+        "folio3",
+        "folio4",
+        "folio5",
+        "folio6",
+    ]
+
+
 FAMILY = "P0 mmap A 1\nP0 write A\nP0 fork P1"
 
 

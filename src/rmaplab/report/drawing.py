@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ WIDTH = 72
 LEGEND = "(*) the VMA's own anon_vma   (o) an AVC   read down: a VMA's chain"
 _COLUMN = 10
 _COUNTERS = 16  # "  1   2   1" and room
+_RUN = 4  # objects of which the same is told that have a line each
 
 
 def draw(snapshot: Snapshot) -> list[str]:
@@ -38,8 +40,8 @@ def draw(snapshot: Snapshot) -> list[str]:
     if left_out:
         lines.append(f"... and {len(left_out)} more VMAs")
     names = {process.mm: process.name for process in reversed(snapshot.processes)}
-    lines += [_folio(folio, names) for folio in snapshot.folios]
-    lines += [_swap(slot, names) for slot in snapshot.swap]
+    lines += _folded([(folio.id, _folio(folio, names)) for folio in snapshot.folios])
+    lines += _folded([(slot.id, _swap(slot, names)) for slot in snapshot.swap])
     lines += _guards(snapshot.guards, names)
     return [line[:WIDTH].rstrip() for line in lines]
 
@@ -92,10 +94,22 @@ def _crossing(anon_vma: AnonVmaView, vma: VmaView) -> str:
     return "(o)" if anon_vma.id in vma.chain else "."
 
 
+def _folded(told: list[tuple[str, str]]) -> list[str]:
+    """A line for each object and what is told of it; one for a long run of which the same is told."""
+    lines: list[str] = []
+    for text, group in groupby(told, key=lambda item: item[1]):
+        run = [ident for ident, _ in group]
+        if len(run) > _RUN:
+            lines.append(f"{run[0]} ... {run[-1]}{text} ({len(run)})")
+        else:
+            lines += [f"{ident}{text}" for ident in run]
+    return lines
+
+
 def _folio(folio: FolioView, names: dict[str, str]) -> str:
     """What a folio names, and where it is."""
     named = f"KSM page {folio.ksm}" if folio.ksm is not None else folio.mapping or "nothing yet"
-    facts = [f"{folio.id} -> {named}"]
+    facts = [f" -> {named}"]
     if folio.order:
         facts.append(f"{1 << folio.order} pages")
     facts.append("exclusive" if folio.exclusive else f"mapcount {folio.mapcount}")
@@ -112,7 +126,7 @@ def _swap(slot: SwapView, names: dict[str, str]) -> str:
     """A swap slot, who waits for it, and whether the page is still in memory."""
     users = ", ".join(f"{names.get(pte.mm, '?')}{' (exclusive)' if pte.exclusive else ''}" for pte in slot.ptes)
     cached = f", {slot.folio} is in the swap cache" if slot.folio is not None else ""
-    return f"{slot.id}: swapped out by {users}{cached}"
+    return f": swapped out by {users}{cached}"
 
 
 def _guards(guards: tuple[GuardView, ...], names: dict[str, str]) -> list[str]:
