@@ -15,6 +15,7 @@ from rmaplab.kernel.flags import (
     PAGE_SIZE,
     PMD_SIZE,
     VM_ACCESS_FLAGS,
+    VM_HUGEPAGE,
     VM_MAYBE_GUARD,
     VM_SHARED,
     VM_WRITE,
@@ -56,13 +57,16 @@ class Memory(HugeMemory):
         needed = VM_WRITE if write else VM_ACCESS_FLAGS  # x86: what can be accessed at all can be read
         if vma is None or not (force or vma.vm_flags & needed):
             return -EFAULT
-        rc = self.handle_huge_fault(vma, address, write, unshare=unshare)
-        return self.handle_pte_fault(vma, address, write, unshare=unshare) if rc is None else rc
+        if mm.page_table.pmds or vma.vm_flags & VM_HUGEPAGE:
+            rc = self.handle_huge_fault(vma, address, write, unshare=unshare)
+            if rc is not None:
+                return rc
+        return self.handle_pte_fault(vma, address, write, unshare=unshare)
 
     def handle_huge_fault(self, vma: Vma, address: int, write: bool, *, unshare: bool = False) -> int | None:
         """The part of a fault that a PMD can settle; None if it takes small entries."""
         table = vma.vm_mm.page_table
-        huge = table.pmds.get(address & -PMD_SIZE) if table.pmds else None
+        huge = table.pmds.get(address & -PMD_SIZE)
         if huge is None:
             return self.do_huge_pmd_anonymous_page(vma, address) if write else None
         if not (write or unshare) or huge.writable:
@@ -75,12 +79,8 @@ class Memory(HugeMemory):
         pte = table.get(address)
         if pte is None:
             return self.do_pte_missing(vma, address, write)
-        if isinstance(pte, GuardMarker):
-            return -EFAULT
-        if isinstance(pte, MigrationPte):
-            raise KernelBug(f"{address:#x} of {vma.vm_mm} waits for a migration of {pte.folio} that has ended")
-        if isinstance(pte, SwapPte):
-            rc = self.do_swap_page(vma, address, pte, write)
+        if not isinstance(pte, Pte):
+            rc = self.do_pte_nonpresent(vma, address, pte, write)
             if rc != 0:
                 return rc
             pte = table.get(address)
@@ -88,6 +88,14 @@ class Memory(HugeMemory):
         if (write or unshare) and not pte.writable:
             return self.do_wp_page(vma, address, pte, unshare=unshare)
         return 0
+
+    def do_pte_nonpresent(self, vma: Vma, address: int, pte: Entry, write: bool) -> int:
+        """Bring a page back that has left for a while; -EFAULT for a guard, -ENOMEM."""
+        if isinstance(pte, SwapPte):
+            return self.do_swap_page(vma, address, pte, write)
+        if isinstance(pte, MigrationPte):
+            raise KernelBug(f"{address:#x} of {vma.vm_mm} waits for a migration of {pte.folio} that has ended")
+        return -EFAULT
 
     def do_pte_missing(self, vma: Vma, address: int, write: bool) -> int:
         """Nothing is mapped yet.  A read takes no anon_vma: it maps the zero page, or the page cache."""
