@@ -25,15 +25,15 @@ class MoveLocksAnonVma(Kernel):
         """The folio, then the anon_vma that it names, with a reference."""
         super().lock_moved_folio(folio)
         anon_vma = self.folio_get_anon_vma(folio)
-        if anon_vma is not None:
-            self.anon_vma_lock_write(anon_vma)
+        assert anon_vma is not None  # the page is mapped
+        self.anon_vma_lock_write(anon_vma)
         return anon_vma
 
     def unlock_moved_folio(self, folio: Folio, anon_vma: AnonVma | None) -> None:
         """In reverse order; the folio names another anon_vma by now."""
-        if anon_vma is not None:
-            self.anon_vma_unlock_write(anon_vma)
-            self.put_anon_vma(anon_vma)
+        assert anon_vma is not None
+        self.anon_vma_unlock_write(anon_vma)
+        self.put_anon_vma(anon_vma)
         super().unlock_moved_folio(folio, anon_vma)
 
 
