@@ -84,3 +84,27 @@ def test_a_half_that_moves_away_and_back_keeps_its_pages(series):
     assert [folio(process, whole, page) for page in (1, PAGES + 1)] == pages
     assert (vma(process).vm_start, vma(process).vm_end) == (whole.start, whole.end)
     assert violations(kernel) == []
+
+
+def test_a_files_private_pages_keep_their_offset_when_the_mapping_grows_in_place_in_7_3():
+    kernel, process = one("v7.3")
+    area = process.mmap(2, at=BASE, file="f")
+    process.write(area)
+    before = vma(process)
+    grown = process.mremap(area, pages=4, move=False)
+    assert process.mm.vmas == [before]
+    process.write(grown)
+    assert [folio(process, grown, page).index - before.anon_pgoff for page in range(4)] == [0, 1, 2, 3]
+    assert violations(kernel) == []
+
+
+@pytest.mark.parametrize(("part", "offset"), [((0, 3), FAR), ((1, 2), BASE)])
+def test_only_a_whole_mapping_that_stays_behind_empty_takes_the_offset_of_its_address_in_7_3(part, offset):
+    kernel, process = one("v7.3")
+    first = written(process, 4, at=BASE)
+    area = process.mremap(first, at=FAR)  # keeps the offset of BASE
+    process.mremap(area.part(*part), at=FAR + 64 * PAGE_SIZE, dontunmap=True)
+    stays = vma(process)
+    assert (stays.vm_start, stays.vm_end) == (area.start, area.end)
+    assert stays.vm_pgoff == stays.anon_pgoff == offset // PAGE_SIZE
+    assert violations(kernel) == []
