@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What small faults in the specification would get past the other tests: checks that must warn, ranges, old moves."""
 
+from errno import ENOMEM
+
 import pytest
-from huge_parts import FIRST, PAGES
+from huge_parts import FIRST, PAGES, machine, wanted
 from machine_parts import BASE, folio, vma, written
 
 from rmaplab.check.invariants import violations
@@ -107,4 +109,35 @@ def test_only_a_whole_mapping_that_stays_behind_empty_takes_the_offset_of_its_ad
     stays = vma(process)
     assert (stays.vm_start, stays.vm_end) == (area.start, area.end)
     assert stays.vm_pgoff == stays.anon_pgoff == offset // PAGE_SIZE
+    assert violations(kernel) == []
+
+
+def test_a_copy_has_the_same_pages_of_a_large_folio_at_the_same_places():
+    kernel, process = machine(2)
+    area = wanted(process, 4)
+    process.write(area)
+    copy = kernel.copy().processes["P0"]
+    assert len({folio(copy, area, page) for page in range(4)}) == 1
+    assert [copy.mm.page_table.get(area.page(page)).page for page in range(4)] == [0, 1, 2, 3]
+
+
+def test_a_snapshot_names_the_anon_vma_of_each_vma():
+    kernel, process = one()
+    written(process, at=BASE)
+    process.mmap(1, at=FAR)
+    (view,) = kernel.snapshot().processes
+    (anon_vma,) = kernel.snapshot().anon_vmas
+    assert [vma.anon_vma for vma in view.vmas] == [anon_vma.id, None]
+
+
+@pytest.mark.parametrize("kind", ["vma", "tree", "rmap"])
+def test_a_vma_that_cannot_be_split_is_enomem(kind):
+    kernel, process = one()
+    written(process, 3, at=BASE)
+    target = vma(process)
+    kernel.locks.acquire(MMAP_LOCK, process.mm)
+    kernel.slab.plan(1, kind=kind)
+    assert kernel.split_vma(target, BASE + PAGE_SIZE, False) == -ENOMEM
+    kernel.locks.release(MMAP_LOCK, process.mm)
+    assert process.mm.vmas == [target]
     assert violations(kernel) == []
