@@ -20,9 +20,12 @@ __all__ = ["Kernel"]
 
 
 class Kernel(Fork):
-    """One machine: the logic of one series, its objects and its processes by name.
+    """One machine, its objects and its processes by name; here the logic of v7.0, in a subclass that of another series.
 
-    The class attributes describe the series; :mod:`rmaplab.series` has more of them.
+    Against v6.18+9: a failed clone clears the pointer that its caller had set
+    (3a206a8649f8), a failed fork takes its half-made copy down at once
+    (43873af772f8), every walk holds the folio's lock, and a page from swap is
+    mapped before its slot is given up.  The class attributes describe a series.
     """
 
     name: ClassVar[str] = "v7.0"
