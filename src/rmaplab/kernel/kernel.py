@@ -20,7 +20,7 @@ __all__ = ["Kernel"]
 
 
 class Kernel(Fork):
-    """One machine, its objects and its processes by name, with the logic of v7.0; a subclass has that of another series.
+    """One machine, its objects and its processes by name, with the logic of v7.0; a subclass may have another.
 
     Against v6.18+9: a failed clone clears the pointer that its caller had set
     (3a206a8649f8), a failed fork takes its half-made copy down at once
