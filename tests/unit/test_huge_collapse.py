@@ -33,7 +33,7 @@ def _area(parent):
 
 def test_small_pages_become_one_huge_one(kernel, parent, area):
     old = [pte(parent, area, page).folio for page in (0, 7, 511)]
-    parent.collapse(area)
+    parent.madvise(area, "collapse")
     new = pmd(parent).folio
     assert (new.order, new.mapping, new.index) == (PMD_ORDER, vma(parent).anon_vma, FIRST // PAGE_SIZE)
     assert (new.mapcount, new.exclusive, pmd(parent).writable) == (1, ALL, True)
@@ -46,7 +46,7 @@ def test_a_grandchild_collapses_to_its_own_anon_vma_and_the_rest_is_its_relative
     _, child, grandchild = descendants(parent, 2)
     (root,) = chain(parent)
     shared = pte(parent, area, 7).folio
-    grandchild.collapse(area)
+    grandchild.madvise(area, "collapse")
     assert pmd(grandchild).folio.mapping is vma(grandchild).anon_vma
     assert (shared.mapping, shared.mapcount, shared.exclusive) == (root, 2, 0)
     assert pte(child, area, 7).folio is shared
@@ -64,7 +64,7 @@ def test_the_roots_lock_is_held_for_writing_while_the_table_is_out(kernel, paren
             else None
         )
     )
-    child.collapse(area)
+    child.madvise(area, "collapse")
     kernel.events.listeners.clear()
     assert seen == [("lock", root, "anon_vma write", True), ("unlock", root, "anon_vma", False)]
     assert not kernel.locks.holds(ANON_VMA_LOCK, chain(parent)[0])
@@ -73,7 +73,7 @@ def test_the_roots_lock_is_held_for_writing_while_the_table_is_out(kernel, paren
 def test_zero_pages_and_holes_are_filled_and_swapped_pages_fetched(kernel, parent, area):
     parent.read(area, 1)
     parent.swapout(area.part(7, 7))
-    parent.collapse(area)
+    parent.madvise(area, "collapse")
     assert pmd(parent).folio.mapcount == 1
     assert holds(kernel)
 
@@ -82,7 +82,7 @@ def test_a_page_in_the_swap_cache_stays_there_for_those_who_wait_for_it(kernel, 
     child = parent.fork()
     parent.swapout(area.part(7, 7), cached=True)
     slot = pte(parent, area, 7).slot
-    child.collapse(area)
+    child.madvise(area, "collapse")
     assert pte(parent, area, 7).slot is slot
     assert (slot.count, slot.folio.mapcount) == (1, 0)
     assert holds(kernel)
@@ -95,24 +95,24 @@ def test_without_memory_for_a_swapped_page_there_is_no_collapse(kernel, parent, 
     kernel.slab.plan(2, kind="page")  # the first is the huge one
     before = kernel.snapshot()
     with pytest.raises(OSError, match="Invalid"):
-        parent.collapse(area)
+        parent.madvise(area, "collapse")
     assert kernel.slab.failed == 1
     assert kernel.snapshot() == before
 
 
 def test_a_huge_page_stays_what_it_is(parent, area):
-    parent.collapse(area)
+    parent.madvise(area, "collapse")
     new = pmd(parent).folio
-    parent.collapse(area)
+    parent.madvise(area, "collapse")
     assert pmd(parent).folio is new
 
 
 def test_a_split_folio_can_be_put_together_again(kernel, parent, area):
-    parent.collapse(area)
+    parent.madvise(area, "collapse")
     first = pmd(parent).folio
     parent.split_folio(area)
     assert small_entries(parent) == PAGES
-    parent.collapse(area)
+    parent.madvise(area, "collapse")
     assert pmd(parent).folio is not first
     assert first.mapcount == 0
     assert holds(kernel)
@@ -124,7 +124,7 @@ def test_an_entry_that_was_split_is_replaced_by_a_new_folio():
     child = parent.fork()
     child.write(area, 3)
     old = pmd(parent).folio
-    child.collapse(area)
+    child.madvise(area, "collapse")
     assert pmd(child).folio.mapping is vma(child).anon_vma
     assert (old.mapcount, pmd(parent).folio) == (1, old)
     assert holds(kernel)
@@ -135,7 +135,7 @@ def test_only_whole_aligned_ranges_are_collapsed(parent):
     parent.write(area, 0)
     parent.write(area, 1)
     parent.write(area, PAGES + 1)
-    parent.collapse(area)
+    parent.madvise(area, "collapse")
     assert sorted(parent.mm.page_table.pmds) == [FIRST, FIRST + PMD_SIZE]
     assert small_entries(parent) == 1
 
@@ -168,7 +168,7 @@ def test_a_range_that_cannot_be_collapsed_stays_as_it_is(kernel, parent, area, s
                 parent.read(area, 0)
     before = kernel.snapshot()
     with pytest.raises(OSError, match=error):
-        parent.collapse(area)
+        parent.madvise(area, "collapse")
     assert kernel.snapshot() == before
 
 
@@ -177,4 +177,4 @@ def test_files_and_shared_memory_are_not_collapsed(parent, how):
     area = parent.mmap(PAGES, at=FIRST, **how)
     parent.write(area, 0)
     with pytest.raises(OSError, match="Invalid"):
-        parent.collapse(area)
+        parent.madvise(area, "collapse")

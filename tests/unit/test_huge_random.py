@@ -67,6 +67,8 @@ class Chance:
                 self.pin(process, area.start)
             case "write" | "read" as touch:
                 getattr(process, touch)(area, 0)
+            case "collapse":
+                process.madvise(area, "collapse")
             case name:
                 getattr(process, name)(area)
 

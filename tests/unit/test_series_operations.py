@@ -97,11 +97,11 @@ def test_collapse_can_be_asked_for_since_v6_1(series):
     area = process.mmap(PAGES, at=FIRST)
     process.write(area, 0)
     if series in since("v6.12"):
-        process.collapse(area)
+        process.madvise(area, "collapse")
         assert pmd(process).folio.order == PMD_ORDER
     else:
         with pytest.raises(OSError, match="Invalid") as error:
-            process.collapse(area)
+            process.madvise(area, "collapse")
         assert error.value.errno == errno.EINVAL
     assert holds(kernel)
 

@@ -46,13 +46,14 @@ _FLAGS = {  # advice: flags set, flags cleared
 }
 _RANGES = ("dontneed", "guard-install", "guard-remove")
 
-ADVICE = (*_FLAGS, *_RANGES)
+ADVICE = (*_FLAGS, *_RANGES, "collapse")
 """What :meth:`Madvise.do_madvise` knows."""
 
 SINCE = {
     "v2.6.38": frozenset({"hugepage", "nohugepage"}),
     "v3.4": frozenset({"dontdump", "dodump"}),
     "v4.14": frozenset({"wipeonfork", "keeponfork"}),
+    "v6.1": frozenset({"collapse"}),
     "v6.13": frozenset({"guard-install", "guard-remove"}),
 }
 """The release that brought an advice, where it is younger than v2.6.32."""
@@ -73,6 +74,8 @@ class Madvise(Mremap):
         """
         if advice not in ADVICE or advice in self.unknown_advice:
             return -EINVAL
+        if advice == "collapse":
+            return self.madvise_collapse(mm, start, end)
         self.locks.acquire(MMAP_LOCK, mm, READ if advice in _RANGES else WRITE)
         rc, hole, address = 0, 0, start
         while address < end and rc == 0:

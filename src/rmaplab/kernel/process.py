@@ -248,11 +248,6 @@ class Process:
         self._alive()
         self._check(self.kernel.split_huge_pages(self.mm, area.start, area.end))
 
-    def collapse(self, area: Area) -> None:
-        """Put a huge page in the place of each whole 2 MiB of small ones (MADV_COLLAPSE); EAGAIN if one is pinned."""
-        self._alive()
-        self._check(self.kernel.madvise_collapse(self.mm, area.start, area.end))
-
     def uffd_move(self, src: Area, dst: Area) -> None:
         """Move the pages of ``src`` to ``dst`` (UFFDIO_MOVE), both of one length; EBUSY for a page that is shared."""
         self._alive()

@@ -46,6 +46,7 @@ PROTECTIONS = ("none", "r", "rw", "rwx", "rx", "w", "wx", "x")
 """Every value of a `prot` field."""
 
 ADVICE = (
+    "collapse",
     "dodump",
     "dofork",
     "dontdump",
