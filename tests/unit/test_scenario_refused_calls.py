@@ -29,7 +29,7 @@ REFUSED = [
     ([*MAP, "P0 mremap A[1..2] B"], "P0 write B[2]", 12, ["which has 2 pages"]),
     ([*MAP, "P0 mremap A A pages=1"], "P0 write A[1]", 12, ["which has 1 page,"]),
     # madvise, mlock
-    (MAP, "P0 madvise A", 13, ["the line ends here", "an advice: dodump, dofork"]),
+    (MAP, "P0 madvise A", 13, ["the line ends here", "an advice: collapse, dodump, dofork"]),
     (MAP, "P0 madvise A dont-fork", 14, ["did you mean `dontfork`?"]),
     (MAP, "P0 madvise A guard", 14, ["an advice", "guard-install, guard-remove"]),
     (MAP, "P0 madvise dontfork", 12, ["P0 has no area `dontfork`"]),
