@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reads the anonymous reverse map out of a kernel's memory, breadth first: all objects of a kind in one batch.
+
+Nothing is trusted: what cannot be read, or does not end, becomes a remark.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rmaplab.realkernel.folios import FolioReader
+from rmaplab.realkernel.graph import Graph, RawAnonVma, RawAvc, RawVma
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+    from rmaplab.realkernel.layout import Fields, Layout
+    from rmaplab.realkernel.memory import Memory
+    from rmaplab.realkernel.target import Target, Task
+
+__all__ = ["GraphReader", "read_graph"]
+
+_LEAF, _RANGE, _ARANGE = 1, 2, 3  # enum maple_type: maple_leaf_64, maple_range_64, maple_arange_64
+_NODE_MASK = ~0xFF
+_DEPTH = 32  # more levels than a maple tree can have
+_ALL = (1 << 64) - 1
+
+
+class Node(NamedTuple):
+    """A node of a maple tree that is still to be read, and the addresses it is about."""
+
+    task: int
+    encoded: int
+    least: int
+    most: int
+
+
+class GraphReader:
+    """Reads one graph; ``lo`` and ``hi`` bound the addresses of the VMAs, in bytes."""
+
+    def __init__(self, target: Target, lo: int = 0, hi: int = 1 << 64) -> None:
+        self.memory: Memory = target.memory
+        self.target = target
+        self.lo, self.hi = lo, hi
+        self.fields = _fields(target.layout)
+        layout = target.layout
+        self.same_vma = layout.offset("anon_vma_chain.same_vma")
+        self.rb = layout.offset("anon_vma_chain.rb")
+        self.chain = layout.offset("vm_area_struct.anon_vma_chain")
+        self.graph = Graph(target.release)
+
+    def remark(self, text: str) -> None:
+        """Note what could not be read."""
+        self.graph.remarks.append(text)
+
+    def read(self, tasks: Sequence[Task], *, folios: bool = True) -> Graph:
+        """All of it."""
+        graph = self.graph
+        graph.tasks = list(tasks)
+        self.read_vmas(self.find_vmas())
+        self.read_chains()
+        return self.read_rest(folios=folios)
+
+    def read_rest(self, *, folios: bool = True) -> Graph:
+        """What hangs on the chains, once they are known."""
+        self.read_anon_vmas()
+        self.read_trees()
+        if folios:
+            if self.target.machine.knows_pages:
+                FolioReader(self.target, self.graph).read()
+                self.read_anon_vmas()  # that only folios name
+                self.read_trees()
+            else:
+                self.remark("pages were not read: where this kernel keeps page tables and struct pages is not known")
+        return self.graph
+
+    def many(self, kind: str, addresses: Sequence[int]) -> Iterable[tuple[int, tuple[Any, ...] | None]]:
+        """The members of each object, None for one that cannot be read."""
+        fields = self.fields[kind]
+        start, unpack = fields.start, fields.unpack
+        read = self.memory.read_many([address + start for address in addresses], fields.size)
+        for address, data in zip(addresses, read, strict=True):
+            yield address, None if data is None else unpack(data)
+
+    # --- maple trees (maple_tree.h) ------------------------------------------------------------
+
+    def find_vmas(self) -> list[tuple[int, int]]:
+        """Each VMA's task (as its place in the list) and address, in the order of addresses."""
+        found: list[tuple[int, int, int]] = []
+        nodes: list[Node] = []
+        mms = [task.mm for task in self.graph.tasks]
+        for task, (_, values) in enumerate(self.many("mm_struct", mms)):
+            if values is None:
+                self.remark(f"process {self.graph.tasks[task].pid}: its mm_struct cannot be read")
+                continue
+            self.graph.pgds[mms[task]] = values[1]
+            self.sort_entry(Node(task, values[0], 0, _ALL), found, nodes, is_root=True)
+        for _ in range(_DEPTH):
+            if not nodes:
+                break
+            nodes = self.read_nodes(nodes, found)
+        else:
+            self.remark("a maple tree of VMAs does not end")
+        found.sort()
+        return [(task, vma) for task, _, vma in found]
+
+    def sort_entry(
+        self, node: Node, found: list[tuple[int, int, int]], nodes: list[Node], *, is_root: bool = False
+    ) -> None:
+        """A slot of a maple tree: a node to read, a VMA, or nothing."""
+        if node.encoded & 3 == 2 and node.encoded > 4096 and is_root:
+            nodes.append(node)
+        elif node.encoded & 3 == 0 and node.encoded > 4096:
+            found.append((node.task, node.least, node.encoded))
+
+    def read_nodes(self, nodes: list[Node], found: list[tuple[int, int, int]]) -> list[Node]:
+        """One level of all trees; the nodes of the next."""
+        following: list[Node] = []
+        layout = self.target.layout
+        shapes = {
+            _LEAF: (layout.offset("maple_range_64.pivot"), layout.offset("maple_range_64.slot")),
+            _ARANGE: (layout.offset("maple_arange_64.pivot"), layout.offset("maple_arange_64.slot")),
+        }
+        shapes[_RANGE] = shapes[_LEAF]
+        data = self.memory.read_many([node.encoded & _NODE_MASK for node in nodes], layout.size("maple_node"))
+        for node, raw in zip(nodes, data, strict=True):
+            shape = shapes.get(node.encoded >> 3 & 15)
+            if raw is None or shape is None:
+                pid = self.graph.tasks[node.task].pid
+                self.remark(f"process {pid}: VMAs from {node.least:#x} on: their maple node cannot be read")
+                continue
+            self.read_node(node, memoryview(raw).cast("Q"), shape[0] // 8, shape[1] // 8, found, following)
+        return following
+
+    def read_node(
+        self,
+        node: Node,
+        words: Sequence[int],
+        pivot: int,
+        slot: int,
+        found: list[tuple[int, int, int]],
+        following: list[Node],
+    ) -> None:
+        """The slots of one node."""
+        pivots, least = slot - pivot, node.least
+        is_leaf = node.encoded >> 3 & 15 == _LEAF
+        for at in range(pivots + 1):
+            most = words[pivot + at] if at < pivots else node.most
+            if at and most == 0:
+                most = node.most  # pivots that are not in use
+            if most < least or most > node.most:
+                break
+            entry = words[slot + at]
+            if entry > 4096 and most >= self.lo and least < self.hi:
+                if not is_leaf:
+                    following.append(Node(node.task, entry, least, most))
+                elif entry & 3 == 0:  # no marker of the XArray
+                    found.append((node.task, least, entry))
+            if most == node.most:
+                break
+            least = most + 1
+
+    # --- VMAs and chains (mm_types.h, rmap.h) ---------------------------------------------------
+
+    def read_vmas(self, places: Sequence[tuple[int, int]]) -> None:
+        """The VMAs themselves."""
+        tasks, mapped = self.graph.tasks, self.graph.vmas
+        for (task, _), (address, values) in zip(
+            places, self.many("vm_area_struct", [vma for _, vma in places]), strict=True
+        ):
+            if values is None:
+                self.remark(f"process {tasks[task].pid}: the VMA at {address:#x} cannot be read")
+                continue
+            start, end, flags, pgoff, file, anon_vma, head, low, high = values
+            if self.lo <= start < self.hi:
+                anon_pgoff = low | high << 32 if self.has_anon_pgoff else pgoff
+                mapped.append(RawVma(task, address, start, end, flags, pgoff, anon_pgoff, file, anon_vma, head, []))
+
+    @property
+    def has_anon_pgoff(self) -> bool:
+        """Whether VMAs have an offset of their own for anonymous pages (v7.3)."""
+        return self.target.layout.has("vm_area_struct.__vm_anon_pgoff_lo")
+
+    def read_chains(self) -> None:
+        """Follow all lists at once, one link a round."""
+        avcs, same_vma = self.graph.avcs, self.same_vma
+        going = [(vma, vma.head) for vma in self.graph.vmas if vma.head != vma.address + self.chain]
+        while going:
+            links = [link - same_vma for _, link in going]
+            following = []
+            for (vma, _), (address, values) in zip(going, self.many("anon_vma_chain", links), strict=True):
+                if values is None or address in avcs:
+                    what = "cannot be read" if values is None else "is on two lists, or twice on one"
+                    self.remark(f"the chain of the VMA at {vma.start:#x}: AVC {address:#x} {what}")
+                    continue
+                avcs[address] = avc = RawAvc(*values)
+                vma.chain.append(address)
+                if avc.next != vma.address + self.chain:
+                    following.append((vma, avc.next))
+            going = following
+
+    # --- anon_vmas and their trees -----------------------------------------------------------------
+
+    def read_anon_vmas(self) -> None:
+        """Those that VMAs, chains and folios name, and then their roots and parents."""
+        graph = self.graph
+        wanted = dict.fromkeys(
+            address
+            for source in (
+                (vma.anon_vma for vma in graph.vmas),
+                (avc.anon_vma for avc in graph.avcs.values()),
+                (folio.anon_vma for folio in graph.folios.values()),
+            )
+            for address in source
+            if address
+        )
+        while wanted := {address: None for address in wanted if address and address not in graph.anon_vmas}:
+            following: dict[int, None] = {}
+            for address, values in self.many("anon_vma", list(wanted)):
+                if values is None:
+                    self.remark(f"the anon_vma at {address:#x} cannot be read")
+                    graph.anon_vmas[address] = None
+                    continue
+                graph.anon_vmas[address] = found = RawAnonVma(*values)
+                following[found.root] = following[found.parent] = None
+            wanted = following
+
+    def read_trees(self) -> None:
+        """Read the AVCs that no chain had, level by level; then bring each tree in order."""
+        graph, rb = self.graph, self.rb
+        new = [(a, av) for a, av in graph.anon_vmas.items() if av is not None and a not in graph.trees]
+        nodes = {av.rb_node - rb for _, av in new if av.rb_node}
+        while nodes:
+            unread = [node for node in nodes if node not in graph.avcs]
+            for address, values in self.many("anon_vma_chain", unread):
+                if values is None:
+                    graph.unread.add(address)
+                else:
+                    graph.avcs[address] = RawAvc(*values)
+            graph.visited |= nodes
+            below = (graph.avcs[node] for node in nodes if node not in graph.unread)
+            nodes = {child - rb for avc in below for child in (avc.left, avc.right) if child}
+            nodes -= graph.visited
+        for address, anon_vma in new:
+            graph.trees[address] = self.in_order(address, anon_vma)
+
+    def in_order(self, address: int, anon_vma: RawAnonVma) -> list[int]:
+        """The AVCs of a tree from left to right."""
+        found: list[int] = []
+        seen: set[int] = set()
+        above: list[int] = []
+        node = anon_vma.rb_node
+        avcs, rb = self.graph.avcs, self.rb
+        while node or above:
+            while node:
+                avc = avcs.get(node - rb)
+                if avc is None or node in seen:
+                    what = "cannot be read" if avc is None else "is there twice"
+                    self.remark(f"the tree of the anon_vma at {address:#x}: node {node:#x} {what}")
+                    break
+                seen.add(node)
+                above.append(node)
+                node = avc.left
+            if not above:
+                break
+            at = above.pop() - rb
+            found.append(at)
+            node = avcs[at].right
+        return found
+
+
+def read_graph(
+    target: Target, pids: Collection[int] | None = None, lo: int = 0, hi: int = 1 << 64, *, folios: bool = True
+) -> Graph:
+    """The graph of some processes (None: all), of their VMAs that begin in [lo, hi).
+
+    :class:`rmaplab.errors.InputError` if the kernel cannot be read at all.
+    """
+    remarks: list[str] = []
+    tasks = target.tasks(pids, remarks)
+    source = getattr(target, "read_vmas", None)
+    reader = GraphReader(target, lo, hi)
+    reader.graph.remarks += remarks
+    if source is None:
+        return reader.read(tasks, folios=folios)
+    reader.graph.tasks = list(tasks)
+    source(reader)
+    return reader.read_rest(folios=folios)
+
+
+def _fields(layout: Layout) -> dict[str, Fields]:
+    """What is read of each structure, in the order of the fields of :mod:`rmaplab.realkernel.graph`."""
+    return {
+        "mm_struct": layout.fields("mm_struct", [("mm_mt.ma_root", "Q"), ("pgd", "Q")]),
+        "vm_area_struct": layout.fields(
+            "vm_area_struct",
+            [
+                *(("vm_start", "Q"), ("vm_end", "Q"), ("vm_flags", "Q"), ("vm_pgoff", "Q"), ("vm_file", "Q")),
+                *(("anon_vma", "Q"), ("anon_vma_chain", "Q")),
+                *(("__vm_anon_pgoff_lo", "I"), ("__vm_anon_pgoff_hi", "I")),
+            ],
+        ),
+        "anon_vma_chain": layout.fields(
+            "anon_vma_chain",
+            [("vma", "Q"), ("anon_vma", "Q"), ("same_vma", "Q"), ("rb+16", "Q"), ("rb+8", "Q")],
+        ),
+        "anon_vma": layout.fields(
+            "anon_vma",
+            [
+                *(("root", "Q"), ("refcount", "i"), ("parent", "Q"), ("num_children", "Q")),
+                *(("num_active_vmas", "Q"), ("degree", "I"), ("rb_root", "Q")),
+            ],
+        ),
+    }
