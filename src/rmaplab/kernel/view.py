@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import flags_name
+from rmaplab.kernel.objects import AnonVma
 from rmaplab.kernel.pagetable import GuardMarker, Pte, SwapPte
 from rmaplab.snapshot import (
     AnonVmaView,
@@ -24,7 +25,7 @@ from rmaplab.snapshot import (
 
 if TYPE_CHECKING:
     from rmaplab.kernel.kernel import Kernel
-    from rmaplab.kernel.objects import AnonVma, Folio, Mm, SwapSlot, Vma
+    from rmaplab.kernel.objects import Folio, Mm, SwapSlot, Vma
 
 __all__ = ["take_snapshot"]
 
@@ -136,6 +137,17 @@ class _View:
             for node in self.kernel.stable_tree.values()
         )
 
+    def reachable(self) -> list[AnonVma]:
+        """What VMAs and folios name, and then roots and parents as they are met."""
+        order: dict[AnonVma, None] = {}
+        waiting = [av for av in self.av_name.names if isinstance(av, AnonVma)]
+        while waiting:
+            order |= dict.fromkeys(waiting)
+            waiting = [av for known in waiting for av in (known.root, known.parent) if av not in order]
+        for av in order:
+            self.av_name(av)
+        return list(order)
+
     def take(self) -> Snapshot:
         slab = self.kernel.slab
         processes = tuple(
@@ -147,11 +159,11 @@ class _View:
         swap, ksm = self.swap(), self.ksm()
         # Reachable ones first in order of appearance, then what nobody links to.
         live = dict.fromkeys(slab.anon_vma.live.values())
-        order = [av for av in self.av_name.names if av in live]
-        order += [av for av in live if av not in self.av_name.names]
+        anon_vmas = [self.anon_vma(av) for av in self.reachable() if av in live]
+        anon_vmas += [self.anon_vma(av) for av in live if av not in self.av_name.names]
         return Snapshot(
             processes=processes,
-            anon_vmas=tuple(self.anon_vma(av) for av in order),
+            anon_vmas=tuple(anon_vmas),
             folios=folios,
             swap=swap,
             guards=tuple(self.guards),
