@@ -70,11 +70,11 @@ class FolioReader:
         self.page_size = layout.size("page")
         index = "index" if layout.has("folio.index") else "__folio_index"
         compound = "compound_info" if layout.has("page.compound_info") else "compound_head"
-        self.page = layout.fields("page", [(compound, "Q")])
-        self.folio = layout.fields("folio", [("flags", "Q"), ("mapping", "Q"), (index, "Q"), ("_mapcount", "i")])
+        self.page = layout.fields("page", (compound, "Q"))
+        self.folio = layout.fields("folio", ("flags", "Q"), ("mapping", "Q"), (index, "Q"), ("_mapcount", "i"))
         self.large = (
             layout.fields(
-                "folio", [("_flags_1", "Q"), ("_large_mapcount", "i"), ("_entire_mapcount", "i"), ("_pincount", "i")]
+                "folio", *(("_flags_1", "Q"), ("_large_mapcount", "i"), ("_entire_mapcount", "i"), ("_pincount", "i"))
             )
             if layout.has("folio._flags_1")
             else None

@@ -64,6 +64,7 @@ class Layout:
     sizes: dict[str, int]
     offsets: dict[str, int]
     enums: dict[str, int] = field(default_factory=dict)
+    made: dict[tuple[object, ...], Fields] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def collect(
@@ -151,12 +152,18 @@ class Layout:
         """Size in bytes."""
         return _NODE_BYTES if structure == "maple_node" else self.sizes[structure]
 
-    def fields(self, structure: str, members: Iterable[tuple[str, str]]) -> Fields:
+    def fields(self, structure: str, *members: tuple[str, str]) -> Fields:
         """Reader of members given as (path, format letter of :mod:`struct`), in their order in memory.
 
         ``+8`` after a path means so many bytes behind it; members that this
         kernel does not have read as 0.
         """
+        key = (structure, *members)
+        if key not in self.made:
+            self.made[key] = self._make(structure, members)
+        return self.made[key]
+
+    def _make(self, structure: str, members: Iterable[tuple[str, str]]) -> Fields:
         wanted = []
         for order, (path, letter) in enumerate(members):
             name, _, extra = path.partition("+")

@@ -290,25 +290,19 @@ def read_graph(
 
 def _fields(layout: Layout) -> dict[str, Fields]:
     """What is read of each structure, in the order of the fields of :mod:`rmaplab.realkernel.graph`."""
-    return {
-        "mm_struct": layout.fields("mm_struct", [("mm_mt.ma_root", "Q"), ("pgd", "Q")]),
-        "vm_area_struct": layout.fields(
-            "vm_area_struct",
-            [
-                *(("vm_start", "Q"), ("vm_end", "Q"), ("vm_flags", "Q"), ("vm_pgoff", "Q"), ("vm_file", "Q")),
-                *(("anon_vma", "Q"), ("anon_vma_chain", "Q")),
-                *(("__vm_anon_pgoff_lo", "I"), ("__vm_anon_pgoff_hi", "I")),
-            ],
-        ),
-        "anon_vma_chain": layout.fields(
-            "anon_vma_chain",
-            [("vma", "Q"), ("anon_vma", "Q"), ("same_vma", "Q"), ("rb+16", "Q"), ("rb+8", "Q")],
-        ),
-        "anon_vma": layout.fields(
-            "anon_vma",
-            [
-                *(("root", "Q"), ("refcount", "i"), ("parent", "Q"), ("num_children", "Q")),
-                *(("num_active_vmas", "Q"), ("degree", "I"), ("rb_root", "Q")),
-            ],
-        ),
-    }
+    return {name: layout.fields(name, *members) for name, members in _READ.items()}
+
+
+_READ = {
+    "mm_struct": (("mm_mt.ma_root", "Q"), ("pgd", "Q")),
+    "vm_area_struct": (
+        *(("vm_start", "Q"), ("vm_end", "Q"), ("vm_flags", "Q"), ("vm_pgoff", "Q"), ("vm_file", "Q")),
+        *(("anon_vma", "Q"), ("anon_vma_chain", "Q")),
+        *(("__vm_anon_pgoff_lo", "I"), ("__vm_anon_pgoff_hi", "I")),
+    ),
+    "anon_vma_chain": (("vma", "Q"), ("anon_vma", "Q"), ("same_vma", "Q"), ("rb+16", "Q"), ("rb+8", "Q")),
+    "anon_vma": (
+        *(("root", "Q"), ("refcount", "i"), ("parent", "Q"), ("num_children", "Q")),
+        *(("num_active_vmas", "Q"), ("degree", "I"), ("rb_root", "Q")),
+    ),
+}

@@ -61,7 +61,7 @@ class Target:
         self.release = release
         self._task = layout.fields(
             "task_struct",
-            [("tasks", "Q"), ("tasks+8", "Q"), ("pid", "i"), ("tgid", "i"), ("comm", "16s"), ("mm", "Q")],
+            *(("tasks", "Q"), ("tasks+8", "Q"), ("pid", "i"), ("tgid", "i"), ("comm", "16s"), ("mm", "Q")),
         )
         self._known: dict[int, Task] = {}
 
