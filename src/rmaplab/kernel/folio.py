@@ -16,6 +16,7 @@ from rmaplab.kernel.rmap import Rmap
 
 if TYPE_CHECKING:
     from rmaplab.kernel.objects import AnonVma, Folio, Vma
+    from rmaplab.kernel.pagetable import Pte
 
 __all__ = ["FolioRmap", "Visit", "all_pages", "linear_page_index"]
 
@@ -108,6 +109,13 @@ class FolioRmap(Rmap):
         """The last mapper writes: from now on only this VMA's own relatives can map the folio."""
         folio.mapping = vma.anon_vma
         folio.exclusive = all_pages(folio)
+
+    def can_change_pte_writable(self, pte: Pte) -> bool:
+        """Whether a fault would do no more than allow the write: the page is this process's alone.
+
+        v6.0, 64fe24a3e05e; of pages of files and shared memory the model knows no write permission.
+        """
+        return pte.folio.anon and pte.folio.exclusive >> pte.page & 1 == 1
 
 
 def all_pages(folio: Folio) -> int:

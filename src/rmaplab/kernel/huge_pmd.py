@@ -191,9 +191,11 @@ class HugePmd(Swap):
         mm.page_table.pmds.pop(address).folio.mapcount -= 1
 
     def change_huge_pmd(self, vma: Vma, address: int, huge: Pte) -> None:
-        """Follow the VMA's loss of write permission in a huge entry that is affected as a whole."""
+        """Follow the VMA's new rights in a huge entry that is affected as a whole."""
         if not vma.vm_flags & VM_WRITE:
             huge.writable = False
+        elif self.can_change_pte_writable(huge):
+            huge.writable = True
 
     def move_huge_pmd(self, mm: Mm, old: int, new: int) -> bool:
         """Move a huge entry from one aligned address (bytes) to another; False if the place is taken."""

@@ -239,14 +239,16 @@ class Memory(HugeMemory):
                 self.swap_free(pte.slot)
 
     def change_protection(self, vma: Vma, start: int, end: int) -> None:
-        """Follow a VMA's loss of write permission in its page table."""
+        """Follow a VMA's new rights in its page table: no entry is writable, or each that needs no fault first."""
         table = vma.vm_mm.page_table
         for address, huge in table.huge_range(start, end):
             if start > address or address + PMD_SIZE > end:
                 self.split_huge_pmd(vma, address)
             else:
                 self.change_huge_pmd(vma, address, huge)
-        if not vma.vm_flags & VM_WRITE:
-            for _, pte in table.range(start, end):
-                if isinstance(pte, Pte | MigrationPte):
-                    pte.writable = False
+        may_write = vma.vm_flags & VM_WRITE
+        for _, pte in table.range(start, end):
+            if not may_write and isinstance(pte, Pte | MigrationPte):
+                pte.writable = False
+            elif may_write and isinstance(pte, Pte) and self.can_change_pte_writable(pte):
+                pte.writable = True

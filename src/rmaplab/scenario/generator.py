@@ -82,12 +82,21 @@ EXTRA = {
 
 
 class Generator:
-    """The calls of one history."""
+    """The calls of one history: kinds of ``core``, some kinds of ``extra``, no advice that is in ``without``."""
 
-    def __init__(self, random: Random) -> None:
+    def __init__(
+        self,
+        random: Random,
+        core: dict[str, int] = CORE,
+        extra: dict[str, int] = EXTRA,
+        processes: int = PROCESSES,
+        without: frozenset[str] = frozenset(),
+    ) -> None:
         self.random = random
-        extra = self.random.sample(sorted(EXTRA), self.random.randint(0, 6))
-        self.weights = CORE | {kind: EXTRA[kind] for kind in extra}
+        self.processes = processes
+        self.advices = [advice for advice in FLAG_ADVICES if advice not in without]
+        some = self.random.sample(sorted(extra), self.random.randint(0, min(6, len(extra))))
+        self.weights = core | {kind: extra[kind] for kind in some}
         self.fork_from = self.random.choice((0, 0, 10, 20))  # only what was not inherited merges freely
         self.large = self.random.random() < 0.5
         self.made = 0
@@ -107,7 +116,7 @@ class Generator:
         processes = list(kernel.processes.values())
         process = self.random.choices(processes, range(1, len(processes) + 1))[0]  # rather a young one: deep trees
         kind = self.random.choices(list(self.weights), list(self.weights.values()))[0]
-        if kind == "fork" and len(processes) < PROCESSES and self.drawn > self.fork_from:
+        if kind == "fork" and len(processes) < self.processes and self.drawn > self.fork_from:
             self.made += 1
             return Fork(process.name, f"P{self.made}")
         if kind == "exit" and len(processes) > 1:
@@ -160,7 +169,7 @@ class Generator:
             case "mremap":
                 return self.mremap(process, pages)
             case "flags":
-                return Madvise(name, pages, draw(FLAG_ADVICES))
+                return Madvise(name, pages, draw(self.advices))
             case "dontneed":
                 return Madvise(name, pages, "dontneed")
             case "guard":

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from rmaplab.kernel.flags import PAGE_SHIFT, VM_SHARED
+from rmaplab.series.mremap_rules import DontunmapApart
 from rmaplab.series.publishing_barrier import PublishingBarrier
 
 if TYPE_CHECKING:
@@ -16,14 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["V7_3"]
 
 
-class V7_3(PublishingBarrier):  # noqa: N801
+class V7_3(DontunmapApart, PublishingBarrier):  # noqa: N801
     """An anonymous page is indexed by the address of its first fault, in private file mappings, too.
 
     Read in Debian's linux-source-7.3 (7.3.4), which does not tell the commits.
     So such mappings merge only if these offsets are adjacent as well.  KSM's
-    walk looks at the one offset that an item remembers.  A VMA that
-    MREMAP_DONTUNMAP leaves behind takes the offset of its address, and does
-    not merge with its own copy (both by v7.2).  The kernel also renamed
+    walk looks at the one offset that an item remembers.  What
+    MREMAP_DONTUNMAP leaves behind is a VMA apart (by v7.2).  The kernel also renamed
     ``anon_vma_interval_tree_*`` to ``anon_rmap_tree_*`` and gives them the
     anon_vma; the functions here keep v7.0's names.
     """
@@ -53,20 +53,11 @@ class V7_3(PublishingBarrier):  # noqa: N801
             copied.vma.anon_pgoff = start >> PAGE_SHIFT
         return copied
 
-    def copy_vma_neighbours(self, vma: Vma, start: int, end: int, keep_source: bool) -> tuple[Vma | None, Vma | None]:
-        """A VMA that stays is not one of them."""
-        prev, following = super().copy_vma_neighbours(vma, start, end, keep_source)
-        if keep_source:
-            prev, following = None if prev is vma else prev, None if following is vma else following
-        return prev, following
-
     def dontunmap_complete(self, vrm: VmaRemap, vma: Vma, new: Vma) -> None:
-        """What is unfaulted again has the offset of its address."""
+        """An unfaulted file mapping, too, has the offset of its address."""
         super().dontunmap_complete(vrm, vma, new)
         if (vma.vm_start, vma.vm_end) == (vrm.addr, vrm.addr + vrm.old_len):
             vma.anon_pgoff = vma.vm_start >> PAGE_SHIFT
-            if vma.file is None:
-                vma.vm_pgoff = vma.anon_pgoff
 
     # --- merging ---------------------------------------------------------------------------
 

@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Who performs programs: the model, which tells what it did, and a guest, which is told to do the same."""
+
+from __future__ import annotations
+
+from errno import errorcode
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from rmaplab.check.execute import NO_PLAN, Plan, execute
+from rmaplab.realkernel.conform.compare import normal
+from rmaplab.realkernel.conform.lowering import ARENA, ARENA_END, HEAP_AT, HINT, lower
+from rmaplab.realkernel.reader import GraphReader
+from rmaplab.scenario import Fork
+
+if TYPE_CHECKING:
+    from rmaplab.check.monitor import Monitor
+    from rmaplab.kernel import Kernel
+    from rmaplab.realkernel.guest.wire import Guest
+    from rmaplab.scenario import Call
+    from rmaplab.snapshot import Snapshot
+
+__all__ = ["MOST_SLOTS", "GuestSide", "ModelSide", "Step"]
+
+MOST_SLOTS = 64
+
+
+class Step(NamedTuple):
+    """What a call came to on the model, and what the guest is told for it."""
+
+    errno: str | None
+    commands: list[str]
+
+
+class ModelSide:
+    """The specification, with heaps and areas where a guest's processes have room for them."""
+
+    def __init__(self, series: type[Kernel]) -> None:
+        self.kernel = series()
+        first = self.kernel.spawn("P0")
+        first.mm.start_brk = first.mm.brk = HEAP_AT
+        first.mmap_hint = HINT
+        self.slots = {"P0": 0}
+
+    def perform(self, call: Call, plan: Plan = NO_PLAN) -> Step | None:
+        """Make a call; None if its process does not live, or the name of a child is taken."""
+        process = self.kernel.processes.get(call.process)
+        if process is None:
+            return None
+        if isinstance(call, Fork):
+            if call.child in self.kernel.processes:
+                return None
+            taken = set(self.slots.values())
+            self.slots[call.child] = next(slot for slot in range(MOST_SLOTS) if slot not in taken)
+        before = process.areas
+        errno = execute(cast("Monitor", self.kernel), call, plan, check=False).errno
+        commands = lower(call, self.slots, before, process.areas, errno=errno)
+        self.slots = {name: slot for name, slot in self.slots.items() if name in self.kernel.processes}
+        return Step(errno, commands)
+
+    def snapshot(self) -> Snapshot:
+        """The state, made normal."""
+        return normal(self.kernel.snapshot())
+
+
+class GuestSide:
+    """A guest's processes by the model's names."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self.remarks: list[str] = []
+
+    def start(self) -> None:
+        """End the last family and begin another."""
+        for answer in self.guest.batch(["reset", "spawn 0", f"0 heap {HEAP_AT:#x}"]):
+            if not answer.ok:
+                raise OSError(answer.value, f"the guest cannot begin: {errorcode.get(answer.value, answer.value)}")
+
+    def perform(self, commands: list[str]) -> str | None:
+        """Carry out commands up to the first that fails; the name of its errno."""
+        for command in commands:
+            answer = self.guest.command(command)
+            if not answer.ok:
+                return errorcode.get(answer.value, str(answer.value))
+        return None
+
+    def snapshot(self, slots: dict[str, int], order: list[str]) -> Snapshot:
+        """The state of the processes, in the model's order, made normal; ``remarks`` is what could not be read."""
+        pids = {self.guest.pids[slots[name]]: name for name in order}
+        target = self.guest.target()
+        graph = GraphReader(target, ARENA, ARENA_END).read(target.remembered(list(pids)))
+        self.remarks = graph.remarks
+        return normal(graph.snapshot(pids))

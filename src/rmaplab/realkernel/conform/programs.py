@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Random programs: drawn call by call on the model, so that most of them make sense."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from rmaplab.check.execute import execute
+from rmaplab.realkernel.conform.performers import ModelSide
+from rmaplab.scenario.generator import Generator
+
+if TYPE_CHECKING:
+    from rmaplab.check.monitor import Monitor
+    from rmaplab.kernel import Kernel
+    from rmaplab.scenario import Call
+
+__all__ = ["CALLS", "MIXES", "PROCESSES", "Mix", "draw"]
+
+CALLS = 40
+"""The longest program."""
+PROCESSES = 8
+"""The most processes alive at a time."""
+
+
+class Mix(NamedTuple):
+    """Which kinds of calls a program draws from: ``always`` with these weights, and some of ``sometimes``."""
+
+    always: dict[str, int]
+    sometimes: dict[str, int]
+
+
+MIXES = {
+    "everything": Mix(
+        {"neighbours": 1, "mmap": 5, "write": 9, "mprotect": 6, "munmap": 3, "fork": 5, "exit": 3},
+        {"read": 2, "mremap": 6, "flags": 4, "dontneed": 2, "guard": 2, "mlock": 1, "brk": 3},
+    ),
+    "family": Mix({"mmap": 1, "write": 4, "fork": 8, "exit": 5}, {"munmap": 1, "mprotect": 1, "mremap": 1}),
+}
+"""``family``: many forks and exits, which is where anon_vmas are used again."""
+
+
+def draw(series: type[Kernel], seed: int, *, without: frozenset[str] = frozenset()) -> list[Call]:
+    """The program of a seed, of up to :data:`CALLS` calls; every third is of the mix ``family``.
+
+    ``without`` are kinds of calls, or advice, that the kernel was built without.
+    """
+    random = Random(seed)
+    mix = MIXES["family" if seed % 3 == 2 else "everything"]
+    generator = Generator(
+        random,
+        core={kind: weight for kind, weight in mix.always.items() if kind not in without},
+        extra={kind: weight for kind, weight in mix.sometimes.items() if kind not in without},
+        processes=PROCESSES,
+        without=without,
+    )
+    side = ModelSide(series)
+    program: list[Call] = []
+    for _ in range(random.randint(CALLS // 4, CALLS)):
+        call = cast("Call", generator.call(side.kernel))
+        program.append(call)
+        execute(cast("Monitor", side.kernel), call, check=False)
+    return program
