@@ -34,6 +34,7 @@ __all__ = [
     "VM_WIPEONFORK",
     "VM_WRITE",
     "flags_name",
+    "parse_flags",
     "prot_flags",
 ]
 
@@ -99,3 +100,12 @@ def prot_flags(prot: str) -> int:
 def flags_name(flags: int) -> str:
     """A flag word as /proc/PID/smaps writes it: ``rd wr ac``."""
     return " ".join(code for bit, code in _CODES if flags & bit)
+
+
+def parse_flags(name: str) -> int:
+    """The flag word of what :func:`flags_name` wrote; :class:`ValueError` for a code that it does not write."""
+    bits = {code: bit for bit, code in _CODES}
+    unknown = set(name.split()) - bits.keys()
+    if unknown:
+        raise ValueError(f"unknown flags {' '.join(sorted(unknown))}; known are {' '.join(bits)}")
+    return sum(bits[code] for code in set(name.split()))
