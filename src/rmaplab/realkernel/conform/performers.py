@@ -25,10 +25,11 @@ MOST_SLOTS = 64
 
 
 class Step(NamedTuple):
-    """What a call came to on the model, and what the guest is told for it."""
+    """What a call came to on the model, what the guest is told for it, and how many attempts to allocate failed."""
 
     errno: str | None
     commands: list[str]
+    failed: int = 0
 
 
 class ModelSide:
@@ -55,7 +56,7 @@ class ModelSide:
         errno = execute(cast("Monitor", self.kernel), call, plan, check=False).errno
         commands = lower(call, self.slots, before, process.areas, errno=errno)
         self.slots = {name: slot for name, slot in self.slots.items() if name in self.kernel.processes}
-        return Step(errno, commands)
+        return Step(errno, commands, self.kernel.slab.failed)
 
     def snapshot(self) -> Snapshot:
         """The state, made normal."""
@@ -82,6 +83,17 @@ class GuestSide:
             if not answer.ok:
                 return errorcode.get(answer.value, str(answer.value))
         return None
+
+    def perform_failing(self, slot: int, step: Step, plan: Plan) -> tuple[str | None, int]:
+        """Carry out one command while an allocation, and its retry if the model's failed too, fails.
+
+        The name of its errno, and how many failures the kernel had no use for.
+        """
+        (command,) = step.commands
+        self.guest.arm(slot, plan.n, both=step.failed > 1, kind=plan.kind)
+        answer = self.guest.command(command)
+        left = self.guest.disarm() + (answer.left or 0)
+        return None if answer.ok else errorcode.get(answer.value, str(answer.value)), left
 
     def snapshot(self, slots: dict[str, int], order: list[str]) -> Snapshot:
         """The state of the processes, in the model's order, made normal; ``remarks`` is what could not be read."""

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Many programs on a kernel and on the model, by several workers, each with a guest of its own."""
+
+from __future__ import annotations
+
+import signal
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context, util
+from typing import TYPE_CHECKING
+
+from rmaplab.realkernel.conform.programs import draw
+from rmaplab.realkernel.conform.run import Conformance, Pair, shrink
+from rmaplab.series import find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from rmaplab.realkernel.conform.run import Mismatch, Program
+    from rmaplab.realkernel.guest.wire import Guest
+
+    Opener = Callable[[], Guest]
+
+__all__ = ["Campaign", "conform"]
+
+CHUNK = 10  # programs that a worker is given at a time
+SHORTENED = 3  # mismatches of a chunk that are worth it
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What is to be done: ``opener`` makes a guest, ``without`` are calls and advice that it lacks.
+
+    Of given programs each is run, of seeds the program that each stands for.
+    """
+
+    series: str
+    opener: Opener
+    without: frozenset[str] = frozenset()
+
+
+class _Worker:
+    """One guest and what it is compared with."""
+
+    def __init__(self, campaign: Campaign) -> None:
+        self.campaign = campaign
+        self.series = find(campaign.series)
+        self.guest = campaign.opener()
+        self.pair = Pair(self.series, self.guest)
+
+    def programs(self, jobs: Iterable[int | Program]) -> Conformance:
+        """Run programs; what was done since the last call."""
+        self.pair.tally = tally = Conformance(self.guest.release, self.series.name)
+        for job in jobs:
+            seed = job if isinstance(job, int) else None
+            program = job if not isinstance(job, int) else draw(self.series, job, without=self.campaign.without)
+            found = self.pair.run(program, seed)
+            if found is not None:
+                tally.mismatches.append(self.examined(found) if len(tally.mismatches) < SHORTENED else found)
+        return tally
+
+    def examined(self, found: Mismatch) -> Mismatch:
+        """Shortened, or marked as one that does not come again."""
+        tally, self.pair.tally = self.pair.tally, Conformance(self.guest.release, self.series.name)
+        again = self.pair.run(found.program)
+        if again is None:
+            found = found._replace(what=("not seen again:", *found.what))
+        else:
+            found = shrink(again._replace(seed=found.seed), self.pair.run)
+        self.pair.tally = tally
+        return found
+
+
+_worker: _Worker | None = None
+
+
+def _start(campaign: Campaign) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    _worker = _Worker(campaign)
+    util.Finalize(None, _worker.guest.close, exitpriority=10)
+
+
+def _run(jobs: Sequence[int | Program]) -> Conformance:
+    assert _worker is not None
+    return _worker.programs(jobs)
+
+
+def conform(
+    campaign: Campaign,
+    jobs: Iterable[int | Program],
+    *,
+    workers: int = 1,
+    progress: Callable[[Conformance], None] = lambda so_far: None,
+    enough: Callable[[], bool] = lambda: False,
+) -> Conformance:
+    """Run programs, given as seeds or as they are, until ``enough`` says so; Ctrl-C keeps what was done."""
+    chunks = _chunks(jobs, CHUNK)
+    total: Conformance | None = None
+    if workers == 1:
+        worker = _Worker(campaign)
+        try:
+            total = Conformance(worker.guest.release, campaign.series)
+            for chunk in chunks:
+                total.add(worker.programs(chunk))
+                progress(total)
+                if enough():
+                    break
+        except KeyboardInterrupt:
+            assert total is not None
+            total.add(worker.pair.tally)
+            total.interrupted = True
+        finally:
+            worker.guest.close()
+        return total
+    with ProcessPoolExecutor(workers, get_context("fork"), _start, (campaign,)) as pool:
+        return _pooled(pool, chunks, workers, progress, enough)
+
+
+def _pooled(
+    pool: ProcessPoolExecutor,
+    chunks: Iterator[list[int | Program]],
+    workers: int,
+    progress: Callable[[Conformance], None],
+    enough: Callable[[], bool],
+) -> Conformance:
+    total: Conformance | None = None
+    running: set[Future[Conformance]] = {pool.submit(_run, chunk) for chunk in islice(chunks, 2 * workers)}
+    interrupted = False
+    while running:
+        try:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+        except KeyboardInterrupt:
+            interrupted = True
+            running = {future for future in running if not future.cancel()}
+            continue
+        for future in done:
+            part = future.result()
+            if total is None:
+                total = part
+            else:
+                total.add(part)
+            progress(total)
+        if not interrupted and not enough():
+            running |= {pool.submit(_run, chunk) for chunk in islice(chunks, len(done))}
+    assert total is not None
+    total.interrupted = interrupted
+    return total
+
+
+def _chunks(jobs: Iterable[int | Program], size: int) -> Iterator[list[int | Program]]:
+    iterator = iter(jobs)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where built and fetched kernels are kept, and what is known of each.
+
+``$RMAPLAB_CACHE``, or ``rmaplab`` in ``$XDG_CACHE_HOME`` or ~/.cache: a folder
+a kernel with a ``kernel.json``, written last, so that what is there is whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rmaplab.errors import InputError
+from rmaplab.realkernel.guest.cpio import initramfs
+
+__all__ = ["KERNELS", "Kernel", "cache_folder", "enter", "find", "init_program", "missing"]
+
+KERNELS = ("um-6.12", "um-7.3", "deb-6.1", "deb-6.12", "deb-6.18", "deb-7.0", "deb-7.3")
+"""Those that ``make kernels`` can make: user-mode kernels and Debian's own."""
+
+_RECORD = "kernel.json"
+# Loaded anywhere above the arena, so that in a fork the arena's VMAs come first.
+_FLAGS = ("-static-pie", "-O2")
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A kernel of the cache; paths are absolute.
+
+    ``kind``: ``um`` or ``qemu``; ``image``: what is started; ``vmlinux`` has
+    debug symbols, None without; ``config``: some of its CONFIG_ settings.
+    """
+
+    name: str
+    version: str
+    kind: str
+    image: Path
+    vmlinux: Path | None = None
+    modules: tuple[Path, ...] = ()
+    config: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def facts(self) -> Path:
+        """Where what was learnt of it is kept."""
+        return self.image.parent / "facts.json"
+
+    @property
+    def page_table_levels(self) -> int:
+        """CONFIG_PGTABLE_LEVELS, 4 if it is not told."""
+        return int(self.config.get("CONFIG_PGTABLE_LEVELS", "4"))
+
+    @property
+    def initramfs(self) -> Path:
+        """The guest's whole file system, made when it is first asked for."""
+        init = init_program()
+        name = hashlib.sha256(init.read_bytes() + b"".join(map(_bytes, self.modules))).hexdigest()[:16]
+        path = cache_folder() / "initramfs" / f"{name}.cpio"
+        if not path.exists():
+            _put(path, initramfs(init.read_bytes(), {module.name: module.read_bytes() for module in self.modules}))
+        return path
+
+
+def cache_folder() -> Path:
+    """The folder of all; it may not exist yet."""
+    named = os.environ.get("RMAPLAB_CACHE")
+    if named:
+        return Path(named)
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "rmaplab"
+
+
+def find(name: str) -> Kernel | None:
+    """A kernel by its name, None if it was not made; :class:`InputError` for a record that cannot be read."""
+    record = cache_folder() / "kernels" / name / _RECORD
+    try:
+        document: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
+        folder = record.parent
+        vmlinux = document["vmlinux"]
+        return Kernel(
+            name=document["name"],
+            version=document["version"],
+            kind=document["kind"],
+            image=folder / document["image"],
+            vmlinux=None if vmlinux is None else folder / vmlinux,
+            modules=tuple(folder / module for module in document["modules"]),
+            config=document["config"],
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{record}: not a record of a kernel: {error}; remove its folder and `make kernels`"
+        ) from error
+
+
+def missing(name: str) -> str:
+    """How to get a kernel that is not there."""
+    if name not in KERNELS:
+        return f"no kernel is called {name!r}; there are {', '.join(KERNELS)}"
+    return f"the kernel {name} is not there: `make kernels` makes it, or KERNELS={name} for it alone"
+
+
+def enter(kernel: Kernel, folder: Path) -> None:
+    """Write the record of a kernel that lies in ``folder``; that is what makes it one."""
+    document = asdict(kernel) | {
+        "image": str(kernel.image.relative_to(folder)),
+        "vmlinux": None if kernel.vmlinux is None else str(kernel.vmlinux.relative_to(folder)),
+        "modules": [str(module.relative_to(folder)) for module in kernel.modules],
+    }
+    _put(folder / _RECORD, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+
+
+def init_program() -> Path:
+    """The guests' program, compiled when it is first asked for; :class:`InputError` without a compiler."""
+    source = resources.files("rmaplab.realkernel.guest").joinpath("init.c").read_bytes()
+    path = cache_folder() / "init" / hashlib.sha256(source).hexdigest()[:16]
+    if path.exists():
+        return path
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        raise InputError("the guests' program cannot be compiled: apt-get install gcc libc6-dev")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made, file = Path(folder) / "init", Path(folder) / "init.c"
+        file.write_bytes(source)
+        command = [compiler, *_FLAGS, "-o", str(made), str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            last = done.stderr.strip().splitlines()[-1:] or [f"exit {done.returncode}"]
+            raise InputError(f"the guests' program does not compile: {last[0]}; apt-get install gcc libc6-dev")
+        made.replace(path)
+    return path
+
+
+def _put(path: Path, data: bytes) -> None:
+    """Write a file so that it is there whole, or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        file.write(data)
+    Path(file.name).replace(path)
+
+
+def _bytes(path: Path) -> bytes:
+    return path.read_bytes()
