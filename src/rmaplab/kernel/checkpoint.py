@@ -55,6 +55,7 @@ def copy_state(source: K, target: K) -> K:
             target.slab.anon_vma.live[new_av.id] = new_av
 
     target.anon_orders = source.anon_orders
+    target.data_default_flags = source.data_default_flags
     target.idents = source.idents.copy()
     target.slab.bytes = source.slab.bytes
     target.slab.anon_vma.allocations = source.slab.anon_vma.allocations

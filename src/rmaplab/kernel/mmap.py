@@ -42,6 +42,9 @@ STACK_GUARD_GAP = 256 * PAGE_SIZE
 class Mmap(Migrate):
     """System calls that change VMAs."""
 
+    data_default_flags: int = VM_READ | VM_WRITE
+    """VM_DATA_DEFAULT_FLAGS, an architecture's choice: what a heap may do; x86-64's user-mode kernels add VM_EXEC."""
+
     def do_mmap(
         self, mm: Mm, start: int, end: int, flags: int, file: str | None = None, pgoff: int | None = None
     ) -> int:
@@ -107,7 +110,7 @@ class Mmap(Migrate):
         if start == end:
             return 0
         below = mm.neighbours(start, end)[0] if start > mm.start_brk else None
-        flags = VM_READ | VM_WRITE | VM_ACCOUNT
+        flags = self.data_default_flags | VM_ACCOUNT
         vmg = VmaMerge(mm, start, end, start >> PAGE_SHIFT, flags, prev=below)
         if self.vma_merge_new_range(vmg) is not None:
             return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE
+from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_MAYBE_GUARD
 from rmaplab.realkernel.graph import RawFolio, RawPte, RawSwap
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ BITS = {
 
 
 class FolioReader:
-    """Reads the pages of a graph whose VMAs are known; pages of VMAs without an anon_vma cannot be anonymous."""
+    """Reads the pages of a graph whose VMAs are known; those without an anon_vma map no anonymous page."""
 
     def __init__(self, target: Target, graph: Graph) -> None:
         self.graph = graph
@@ -96,7 +96,7 @@ class FolioReader:
     # --- page tables ---------------------------------------------------------------------------
 
     def leaves(self) -> list[Leaf]:
-        """Every entry of the VMAs that is not empty."""
+        """Every entry that is not empty, of the VMAs that may have anonymous pages or guards."""
         found: list[Leaf] = []
         ranges = []
         first: dict[int, int] = {}
@@ -104,7 +104,7 @@ class FolioReader:
             first.setdefault(task.mm, number)
         for vma in self.graph.vmas:
             mm = self.graph.tasks[vma.task].mm
-            if vma.anon_vma and mm in self.graph.pgds and first[mm] == vma.task:
+            if (vma.anon_vma or vma.flags & VM_MAYBE_GUARD) and mm in self.graph.pgds and first[mm] == vma.task:
                 ranges.append(Range(vma.task, vma.start, vma.end, self.graph.pgds[mm], 0))
         for level in range(self.machine.levels - 1, -1, -1):
             ranges = self.read_level(ranges, PAGE_SHIFT + 9 * level, found)

@@ -7,6 +7,7 @@ from errno import errorcode
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rmaplab.check.execute import NO_PLAN, Plan, execute
+from rmaplab.kernel.flags import VM_EXEC
 from rmaplab.realkernel.conform.compare import normal
 from rmaplab.realkernel.conform.lowering import ARENA, ARENA_END, HEAP_AT, HINT, lower
 from rmaplab.realkernel.reader import GraphReader
@@ -35,8 +36,10 @@ class Step(NamedTuple):
 class ModelSide:
     """The specification, with heaps and areas where a guest's processes have room for them."""
 
-    def __init__(self, series: type[Kernel]) -> None:
+    def __init__(self, series: type[Kernel], *, heap_is_executable: bool = False) -> None:
         self.kernel = series()
+        if heap_is_executable:
+            self.kernel.data_default_flags |= VM_EXEC
         first = self.kernel.spawn("P0")
         first.mm.start_brk = first.mm.brk = HEAP_AT
         first.mmap_hint = HINT

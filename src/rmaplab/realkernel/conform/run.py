@@ -78,6 +78,7 @@ class Pair:
     def __init__(self, series: type[Kernel], guest: Guest) -> None:
         self.series = series
         self.guest = GuestSide(guest)
+        self.is_user_mode = guest.target().machine.arch == "um"
         self.tally = Conformance(guest.release, series.name)
 
     def run(self, program: Sequence[Call | Fail], seed: int | None = None) -> Mismatch | None:
@@ -94,7 +95,7 @@ class Pair:
         return None if found is None else found._replace(seed=seed)
 
     def _run(self, program: Sequence[Call | Fail], done: list[Call | Fail]) -> Mismatch | None:
-        model, plan = ModelSide(self.series), NO_PLAN
+        model, plan = ModelSide(self.series, heap_is_executable=self.is_user_mode), NO_PLAN
         for statement in program:
             done.append(statement)
             if isinstance(statement, Fail):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A user-mode kernel as a guest: an ordinary process, booted in a tenth of a second, whose memory is read directly."""
+"""A user-mode kernel as a guest: an ordinary process, booted in a tenth of a second, and read as one."""
 
 from __future__ import annotations
 
