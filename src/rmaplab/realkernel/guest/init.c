@@ -29,6 +29,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef MADV_POPULATE_READ
@@ -37,6 +38,7 @@
 #endif
 
 #define SLOTS 64
+#define WORDS 16 /* of a line */
 #define FILE_BYTES (64 * 4096L)
 #define MAP_FILE_OF_ALL 0x10000000L /* in a request: the file that all slots share */
 
@@ -378,11 +380,13 @@ static void show_file(const char *path)
 	send_bytes(text, size);
 }
 
-/* The address of a symbol as /proc/kallsyms has it, or an error. */
-static void show_symbol(const char *name)
+/* The addresses of symbols as /proc/kallsyms has them, 0 for what it has not. */
+static void show_symbols(int count, char **name)
 {
-	static char text[8192];
-	size_t kept = 0, length = strlen(name);
+	static char text[1 << 16];
+	unsigned long address[WORDS] = { 0 };
+	char reply[24 * WORDS], *to = reply;
+	size_t kept = 0;
 	ssize_t got;
 	int fd = open("/proc/kallsyms", O_RDONLY);
 
@@ -393,21 +397,26 @@ static void show_symbol(const char *name)
 	while ((got = read(fd, text + kept, sizeof(text) - kept)) > 0) {
 		char *line = text, *end, *last = text + kept + got;
 
-		while ((end = memchr(line, '\n', last - line))) {
-			*end = 0;
-			if (end - line > 19 && !strncmp(line + 19, name, length) &&
-			    (line[19 + length] == 0 || line[19 + length] == '\t')) {
-				close(fd);
-				answer((long)(strtoul(line, NULL, 16) & ~(1UL << 63)), -1);
-				return;
+		/* "ffffffff81000000 T _text", and behind a tab the module. */
+		for (; (end = memchr(line, '\n', last - line)); line = end + 1) {
+			for (int at = 0; at < count; at++) {
+				size_t length = strlen(name[at]);
+
+				if (!address[at] && end - line >= (ssize_t)(19 + length) &&
+				    !memcmp(line + 19, name[at], length) &&
+				    (line[19 + length] == '\n' || line[19 + length] == '\t'))
+					address[at] = strtoul(line, NULL, 16);
 			}
-			line = end + 1;
 		}
 		kept = last - line;
 		memmove(text, line, kept);
 	}
 	close(fd);
-	answer(-ENOENT, -1);
+	for (int at = 0; at < count; at++) {
+		to = put_number(to, address[at]);
+		*to++ = at + 1 < count ? ' ' : '\n';
+	}
+	send_bytes(reply, to - reply);
 }
 
 static int slot_of(const char *word)
@@ -451,12 +460,12 @@ static void for_slot(int count, char **word)
 /* One line; -1 when the driver asks to leave. */
 static int obey(char *line)
 {
-	char *word[8];
+	char *word[WORDS];
 	int count = 0;
 
 	while (shared->busy >= 0) /* only if lines are sent ahead */
 		sched_yield();
-	for (char *at = strtok(line, " \r"); at && count < 8; at = strtok(NULL, " \r"))
+	for (char *at = strtok(line, " \r"); at && count < WORDS; at = strtok(NULL, " \r"))
 		word[count++] = at;
 	if (!count)
 		return 0;
@@ -475,8 +484,8 @@ static int obey(char *line)
 		write_file(word[1], word[2]);
 	} else if (!strcmp(word[0], "cat") && count == 2) {
 		show_file(word[1]);
-	} else if (!strcmp(word[0], "symbol") && count == 2) {
-		show_symbol(word[1]);
+	} else if (!strcmp(word[0], "symbols") && count > 1) {
+		show_symbols(count - 1, word + 1);
 	} else {
 		for_slot(count, word);
 	}
@@ -510,10 +519,12 @@ static void control(void)
 
 /* ---- beginning and end ------------------------------------------------------------ */
 
-static void load_modules(void)
+/* One pass over /modules; how many were loaded. */
+static int load_some_modules(void)
 {
-	struct dirent *entry;
 	DIR *folder = opendir("/modules");
+	struct dirent *entry;
+	int loaded = 0;
 
 	while (folder && (entry = readdir(folder))) {
 		char path[300];
@@ -523,11 +534,28 @@ static void load_modules(void)
 			continue;
 		*put_text(put_text(path, "/modules/"), entry->d_name) = 0;
 		fd = open(path, O_RDONLY | O_CLOEXEC);
-		syscall(SYS_finit_module, fd, "", 0);
+		if (!syscall(SYS_finit_module, fd, "", 0))
+			loaded++;
 		close(fd);
 	}
 	if (folder)
 		closedir(folder);
+	return loaded;
+}
+
+/* A device comes a little after its driver. */
+static int open_channel(const char *device)
+{
+	static const struct timespec moment = { .tv_nsec = 10000000 };
+
+	for (int tries = 0; tries < 1000; tries++) {
+		int fd = open(device, O_RDWR | O_NOCTTY);
+
+		if (fd >= 0)
+			return fd;
+		nanosleep(&moment, NULL);
+	}
+	return -1;
 }
 
 static void set_up_guest(void)
@@ -542,8 +570,9 @@ static void set_up_guest(void)
 	mount("sysfs", "/sys", "sysfs", 0, NULL);
 	mount("dev", "/dev", "devtmpfs", 0, NULL);
 	mount("debug", "/sys/kernel/debug", "debugfs", 0, NULL);
-	load_modules();
-	channel_in = channel_out = open(device ? device : "/dev/console", O_RDWR | O_NOCTTY);
+	while (load_some_modules()) /* those that need others come after them */
+		;
+	channel_in = channel_out = open_channel(device ? device : "/dev/console");
 	if (channel_in < 0) {
 		channel_in = 0;
 		channel_out = 1;

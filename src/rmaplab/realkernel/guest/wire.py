@@ -20,7 +20,8 @@ are bytes in hexadecimal.
 ``S fail N``                   the N-th allocation of the slot's next command that
                                failslab watches fails; its answer says what is left of N
 ``reset``, ``quit``            all slots end; the guest ends
-``sys PATH VALUE``, ``cat PATH``, ``symbol NAME``   files of the guest
+``sys PATH VALUE``, ``cat PATH``   files of the guest
+``symbols NAME ...``           their addresses in decimal, 0 for what kallsyms has not
 =============================  ==================================================
 
 An answer is ``ok VALUE``, ``err ERRNO`` or ``died SIGNAL``, with `` left K``
