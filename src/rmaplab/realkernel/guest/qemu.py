@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A distribution's kernel as a guest, in QEMU: its memory is a file that is read while the guest runs.
+
+No KVM, no root.  The kernel is told to stay where it was linked to (nokaslr),
+and talks over a virtio console.
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rmaplab.realkernel.guest.qmp import Qmp
+from rmaplab.realkernel.guest.um import die_with_parent
+from rmaplab.realkernel.guest.wire import Guest, GuestError
+from rmaplab.realkernel.memory import FileMemory
+from rmaplab.realkernel.x86_facts import SYMBOLS, X86Facts, boot_segments
+
+if TYPE_CHECKING:
+    from rmaplab.realkernel.guest.cache import Kernel
+    from rmaplab.realkernel.target import Target
+
+__all__ = ["EMULATOR", "QemuGuest"]
+
+EMULATOR = "qemu-system-x86_64"
+MEMORY = 256 << 20  # bytes of guest memory
+_SHARED_MEMORY = Path("/dev/shm")
+_STARTS = 20.0  # seconds in which QEMU makes its sockets
+_KERNEL_OPTIONS = (
+    *("console=ttyS0", "quiet", "nokaslr", "slab_nomerge", "panic=-1", "mitigations=off"),
+    *("transparent_hugepage=never", "audit=0", "GUEST_CHANNEL=/dev/hvc0"),
+)
+
+
+class _Files(NamedTuple):
+    """What a running guest has in the file system: all of it in two folders of its own."""
+
+    folder: Path
+    memory: Path
+    console: Path
+    qmp: Path
+    control: Path
+    gdb: Path
+
+    @classmethod
+    def make(cls) -> _Files:
+        folder = Path(tempfile.mkdtemp(prefix="rmaplab-"))
+        shared = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else folder
+        memory = Path(tempfile.mkdtemp(prefix="rmaplab-", dir=shared)) / "memory"
+        return cls(folder, memory, folder / "console", folder / "qmp", folder / "control", folder / "gdb")
+
+    def remove(self) -> None:
+        shutil.rmtree(self.memory.parent, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class QemuGuest(Guest):
+    """Boots in some seconds; :class:`GuestError` if it cannot."""
+
+    process: subprocess.Popen[bytes]
+
+    def __init__(self, kernel: Kernel, options: tuple[str, ...] = ()) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.release = kernel.version
+        self.options = options
+        self.facts = X86Facts.load(kernel)
+        self._boot()
+
+    # --- beginning and end --------------------------------------------------------------------
+
+    def _boot(self) -> None:
+        if shutil.which(EMULATOR) is None:
+            raise GuestError(f"{EMULATOR} is not installed: apt-get install qemu-system-x86")
+        self.files = _Files.make()
+        self._channel: socket.socket | None = None
+        self._memory: FileMemory | None = None
+        try:
+            self._start()
+            self.greet()
+            self._target = self._open_target()
+        except BaseException:
+            self._end()
+            raise
+
+    def _start(self) -> None:
+        files = self.files
+        with files.console.with_name("log").open("wb") as log:
+            self.process = subprocess.Popen(
+                _command(self.kernel, files, self.options),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        self._channel = socket.socket(socket.AF_UNIX)
+        ends = time.monotonic() + _STARTS
+        while True:
+            try:
+                self._channel.connect(str(files.control))
+                return
+            except OSError:
+                if self.process.poll() is not None or time.monotonic() > ends:
+                    raise GuestError(f"{EMULATOR} does not start: {self.last_words()}") from None
+                time.sleep(0.01)
+
+    def restart(self) -> None:
+        """Kill it and boot another."""
+        self._end()
+        self._boot()
+
+    def close(self) -> None:
+        """Kill it."""
+        self._end()
+
+    def _end(self) -> None:
+        if hasattr(self, "process"):
+            self.process.kill()
+            self.process.wait()
+        if self._channel is not None:
+            self._channel.close()
+        if self._memory is not None:
+            self._memory.close()
+        self.files.remove()
+
+    @property
+    def channel(self) -> tuple[int, int]:
+        """Its virtio console."""
+        assert self._channel is not None
+        return self._channel.fileno(), self._channel.fileno()
+
+    def last_words(self) -> str:
+        """The last line of its console, or else of what QEMU says."""
+        for path in (self.files.console, self.files.folder / "log"):
+            text = path.read_text("utf-8", "replace") if path.exists() else ""
+            lines = [line.strip() for line in text.splitlines() if line.strip()]
+            if lines:
+                return lines[-1]
+        return ""
+
+    # --- reading it ------------------------------------------------------------------------------
+
+    def target(self) -> Target:
+        """The guest's memory, with the types of its BTF."""
+        return self._target
+
+    def _open_target(self) -> Target:
+        if self.facts is None:
+            words = self.text(f"symbols {' '.join(SYMBOLS)}").split()
+            if len(words) != len(SYMBOLS):
+                raise GuestError(f"{self.release}: its /proc/kallsyms cannot be read")
+            symbols = dict(zip(SYMBOLS, map(int, words), strict=True))
+            self.facts = X86Facts.learn(self._map(symbols), symbols)
+            self.facts.save(self.kernel)
+        return self.facts.target(self._map(self.facts.symbols), self.release)
+
+    def _map(self, symbols: dict[str, int]) -> FileMemory:
+        if self._memory is not None:
+            self._memory.close()
+        self._memory = FileMemory(self.files.memory, boot_segments(self.files.memory, MEMORY, symbols))
+        return self._memory
+
+    def dump(self, path: Path) -> None:
+        """Write a core of the whole guest: ELF, as kdump makes it."""
+        with Qmp(self.files.qmp) as qmp:
+            qmp.execute("dump-guest-memory", paging=False, protocol=f"file:{path.absolute()}")
+
+
+def _command(kernel: Kernel, files: _Files, options: tuple[str, ...]) -> list[str]:
+    memory = f"memory-backend-file,id=ram,size={MEMORY},mem-path={files.memory},share=on"
+    return [
+        *(EMULATOR, "-accel", "tcg", "-cpu", "max,la57=off", "-m", f"{MEMORY >> 20}M", "-smp", "1"),
+        *("-object", memory, "-machine", "q35,memory-backend=ram"),
+        *("-nodefaults", "-nographic", "-no-reboot"),
+        *("-kernel", str(kernel.image), "-initrd", str(kernel.initramfs)),
+        *("-append", " ".join((*_KERNEL_OPTIONS, *options))),
+        *("-serial", f"file:{files.console}", "-device", "vmcoreinfo"),
+        *("-qmp", f"unix:{files.qmp},server=on,wait=off"),
+        *("-chardev", f"socket,id=control,path={files.control},server=on,wait=off"),
+        *("-device", "virtio-serial-pci", "-device", "virtconsole,chardev=control"),
+    ]

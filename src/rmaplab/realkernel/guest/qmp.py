@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Orders to QEMU itself: the QEMU Machine Protocol, a JSON document for a JSON document (docs/interop/qmp-spec)."""
+
+from __future__ import annotations
+
+import json
+import socket
+from typing import TYPE_CHECKING, Any, Self
+
+from rmaplab.realkernel.guest.wire import GuestError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+__all__ = ["Qmp"]
+
+_PATIENCE = 60.0  # seconds: a dump writes all of a guest's memory
+
+
+class Qmp:
+    """A connection to the socket of QEMU's ``-qmp`` option; :class:`GuestError` if there is nobody."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(_PATIENCE)
+        try:
+            self.socket.connect(str(path))
+            self.file = self.socket.makefile("rwb")
+            self._receive()  # the greeting
+        except OSError as error:
+            self.socket.close()
+            raise GuestError(f"{path}: QEMU does not listen: {error.strerror or error}") from error
+        self.execute("qmp_capabilities")
+
+    def __enter__(self) -> Self:
+        """It is connected."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Hang up."""
+        self.close()
+
+    def close(self) -> None:
+        """Hang up."""
+        self.file.close()
+        self.socket.close()
+
+    def execute(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 (JSON)
+        """What a command returns; events in between are dropped; :class:`GuestError` for a refusal."""
+        order = {"execute": command, "arguments": arguments}
+        try:
+            self.file.write(json.dumps(order).encode() + b"\n")
+            self.file.flush()
+            while True:
+                answer = self._receive()
+                if "return" in answer:
+                    return answer["return"]
+                if "error" in answer:
+                    raise GuestError(f"QEMU refuses {command}: {answer['error'].get('desc', '')}")
+        except OSError as error:
+            raise GuestError(f"QEMU does not answer {command}: {error.strerror or error}") from error
+
+    def monitor(self, line: str) -> str:
+        """A line for QEMU's human monitor; what it prints."""
+        return str(self.execute("human-monitor-command", **{"command-line": line}))
+
+    def _receive(self) -> dict[str, Any]:
+        line = self.file.readline()
+        if not line:
+            raise GuestError(f"{self.path}: QEMU has hung up")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
