@@ -91,7 +91,9 @@ class Generator:
         extra: dict[str, int] = EXTRA,
         processes: int = PROCESSES,
         without: frozenset[str] = frozenset(),
+        base: int = BASE,
     ) -> None:
+        self.base = base
         self.random = random
         self.processes = processes
         self.advices = [advice for advice in FLAG_ADVICES if advice not in without]
@@ -185,7 +187,7 @@ class Generator:
             process.name,
             AREAS[number],
             PAGES,
-            at=_slot(number),
+            at=self.slot(number),
             prot=self.random.choice(PROTECTIONS),
             file=self.random.choice((None, None, None, None, None, "f")),
             shared=self.random.random() < 0.05,
@@ -216,7 +218,7 @@ class Generator:
         """Rarely met by chance: two VMAs that become mergeable, of which one has an anon_vma."""
         number = self.random.randrange(len(AREAS) - 1)
         order = self.random.sample((number, number + 1), 2)
-        touched, other = (Mmap(process.name, AREAS[at], PAGES, at=_slot(at)) for at in order)
+        touched, other = (Mmap(process.name, AREAS[at], PAGES, at=self.slot(at)) for at in order)
         at = 0 if order[1] < order[0] else PAGES - 1  # the page beside the other area
         part, whole, name = Pages(touched.area, at, at), Pages(touched.area, 0, PAGES - 1), process.name
         return [touched, Write(name, part), Mprotect(name, whole, "r"), other, Mprotect(name, part, "rw")]
@@ -234,7 +236,7 @@ class Generator:
         if how == "resize" and pages.area in AREAS:
             return Mremap(process.name, pages, pages.area, pages=self.random.randint(1, PAGES + 2))
         target = self.random.randrange(len(AREAS))
-        at = _slot(target) + self.random.randrange(PAGES) * PAGE_SIZE if how.startswith("slot") else None
+        at = self.slot(target) + self.random.randrange(PAGES) * PAGE_SIZE if how.startswith("slot") else None
         size = None if how.endswith("dontunmap") else self.random.choice((None, None, count + 1))
         return Mremap(process.name, pages, AREAS[target], at=at, pages=size, dontunmap=how.endswith("dontunmap"))
 
@@ -260,6 +262,10 @@ class Generator:
                 return UffdMove(process.name, Pages(pages.area, pages.first, pages.first), Pages(area, page, page))
         return UffdMove(process.name, pages, pages)
 
+    def slot(self, number: int) -> int:
+        """Where the area of a number begins, in bytes."""
+        return self.base + number * PAGES * PAGE_SIZE
+
     def ending(self, kernel: Kernel) -> list[Drawn]:
         """The calls after which nothing is left: every process exits, and ksmd lets go."""
         return [*(Exit(name) for name in kernel.processes), Ksmd()]
@@ -267,7 +273,3 @@ class Generator:
 
 def _is_anonymous(entry: Entry | None) -> bool:
     return isinstance(entry, Pte) and entry.folio.anon
-
-
-def _slot(number: int) -> int:
-    return BASE + number * PAGES * PAGE_SIZE

@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from rmaplab.errors import InputError
-from rmaplab.kernel.flags import PAGE_SHIFT
+from rmaplab.kernel.flags import PAGE_SHIFT, PMD_SIZE
 from rmaplab.realkernel.conform.lowering import ARENA, HINT, PERFORMED
 from rmaplab.scenario import (
     Expect,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["program_of"]
 
 _TOLD = (ExpectCount, ExpectInvariants, ExpectProcessCount, ExpectResult, ExpectViolates, Snapshot, Walk)
-_ALIGNED = 1 << 30  # what a shift keeps: the place within a table of any level
+_ALIGNED = PMD_SIZE  # what a shift keeps: the place within a page table
 
 
 def program_of(scenario: Scenario) -> Program:
@@ -56,7 +56,7 @@ def program_of(scenario: Scenario) -> Program:
         return tuple(kept)
     low = min(start for start, _ in ends) & -_ALIGNED
     if max(end for _, end in ends) - low > HINT - ARENA:
-        raise InputError(f"{scenario.name}: its areas are more than {HINT - ARENA >> 30} GiB apart")
+        raise InputError(f"{scenario.name}: its areas are more than {HINT - ARENA >> 20} MiB apart")
     return tuple(
         dataclasses.replace(call, at=call.at - low + ARENA)
         if isinstance(call, Mmap | Mremap) and call.at is not None

@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
 __all__ = ["ADVICE", "ARENA", "ARENA_END", "HEAP_AT", "HINT", "PERFORMED", "lower"]
 
-ARENA, ARENA_END = 0x10_0000_0000, 0x20_0000_0000
-"""Addresses that the guest's processes do not use for themselves: 64 to 128 GiB."""
-HINT = 0x12_0000_0000
+ARENA, ARENA_END = 0x1000_0000, 0x3800_0000
+"""Addresses in bytes that a guest's processes do not use for themselves: a fork copies what is there first."""
+HINT = 0x2000_0000
 """Where areas go that the scenario does not place."""
-HEAP_AT = 0x1C_0000_0000
+HEAP_AT = 0x3000_0000
 """Where heaps begin."""
 
 PROT = {"r": 1, "w": 2, "x": 4}
@@ -137,7 +137,7 @@ def _mremap(
     if at is None and moved is not None and moved.start != area.start:
         at = moved.start
     if at is None and call.area != call.range.area:
-        at = HINT + (ARENA_END - HINT >> 2)  # the model refuses it wherever it would go
+        at = (HINT + HEAP_AT) // 2  # the model refuses it wherever it would go
     if at is not None:
         flags |= MREMAP_FIXED
     if call.dontunmap:

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rmaplab.check.execute import execute
+from rmaplab.realkernel.conform.lowering import ARENA
 from rmaplab.realkernel.conform.performers import ModelSide
+from rmaplab.scenario import Mmap
 from rmaplab.scenario.generator import Generator
 
 if TYPE_CHECKING:
@@ -53,11 +56,14 @@ def draw(series: type[Kernel], seed: int, *, without: frozenset[str] = frozenset
         extra={kind: weight for kind, weight in mix.sometimes.items() if kind not in without},
         processes=PROCESSES,
         without=without,
+        base=ARENA,
     )
     side = ModelSide(series)
     program: list[Call] = []
     for _ in range(random.randint(CALLS // 4, CALLS)):
         call = cast("Call", generator.call(side.kernel))
+        if isinstance(call, Mmap) and call.file is None and call.shared:
+            call = dataclasses.replace(call, shared=False)  # it would end where the mapping did; the model's do not
         program.append(call)
         execute(cast("Monitor", side.kernel), call, check=False)
     return program

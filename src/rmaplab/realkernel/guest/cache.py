@@ -27,7 +27,7 @@ KERNELS = ("um-6.12", "um-7.3", "deb-6.1", "deb-6.12", "deb-6.18", "deb-7.0", "d
 """Those that ``make kernels`` can make: user-mode kernels and Debian's own."""
 
 _RECORD = "kernel.json"
-# Loaded anywhere above the arena, so that in a fork the arena's VMAs come first.
+# Loaded above the arena by every kernel, so that in a fork the arena's VMAs come first.
 _FLAGS = ("-static-pie", "-O2")
 
 

@@ -8,7 +8,7 @@
  * lines.  A line for a slot goes to that slot's process through a pipe, and the
  * slot answers by itself.  guest/wire.py has the commands.
  *
- * No slot maps, unmaps or touches anything in the arena (64 to 128 GiB) unless
+ * No slot maps, unmaps or touches anything in the arena (256 to 896 MiB) unless
  * it is told to, and its own mappings stay as they are from its first command
  * on: no malloc, no stdio.
  */
@@ -190,9 +190,12 @@ static long set_heap(unsigned long address)
 	map.arg_start = field[48], map.arg_end = field[49], map.env_start = field[50], map.env_end = field[51];
 	if (!prctl(PR_SET_MM, PR_SET_MM_MAP, &map, sizeof(map), 0))
 		return 0;
-	if (prctl(PR_SET_MM, PR_SET_MM_BRK, address, 0, 0) || prctl(PR_SET_MM, PR_SET_MM_START_BRK, address, 0, 0))
+	/* One after the other the beginning must never be above the end. */
+	if (!prctl(PR_SET_MM, PR_SET_MM_START_BRK, address, 0, 0))
+		return result_of(prctl(PR_SET_MM, PR_SET_MM_BRK, address, 0, 0));
+	if (prctl(PR_SET_MM, PR_SET_MM_BRK, address, 0, 0))
 		return -errno;
-	return 0;
+	return result_of(prctl(PR_SET_MM, PR_SET_MM_START_BRK, address, 0, 0));
 }
 
 static void serve(int slot);
