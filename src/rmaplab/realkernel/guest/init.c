@@ -58,6 +58,7 @@ struct request {
 struct shared {
 	volatile int pid[SLOTS];
 	volatile int busy; /* the slot that has not answered yet, or -1 */
+	int controller;
 };
 
 static struct shared *shared;
@@ -259,6 +260,9 @@ static void serve(int slot)
 	struct request request;
 	unsigned long nth = 0;
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL); /* no slot outlives the controller */
+	if (getppid() != shared->controller)
+		_exit(1);
 	shared->pid[slot] = getpid();
 	while (read(pipes[slot][0], &request, sizeof(request)) == sizeof(request)) {
 		long result = 0, left = -1;
@@ -600,6 +604,7 @@ int main(void)
 		file = -1;
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	shared->busy = -1;
+	shared->controller = getpid();
 	for (int slot = 0; slot < SLOTS; slot++)
 		if (pipe(pipes[slot]))
 			return 1;
