@@ -18,7 +18,7 @@ from rmaplab.cli.common import add_output, bar, emit, jobs_default, note, positi
 from rmaplab.errors import UsageError
 from rmaplab.realkernel.conform.campaign import Campaign, conform
 from rmaplab.realkernel.conform.given import program_of
-from rmaplab.realkernel.guests import lacking, open_guest, series_of
+from rmaplab.realkernel.guests import can_fail, lacking, open_guest, series_of
 from rmaplab.report.conformance import conformance_document, conformance_text
 from rmaplab.scenario import load
 from rmaplab.series import find
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     kernel = "host" if args.host else args.kernel
     series = find(args.series or series_of(kernel))
     given = [program_of(load(path)) for path in args.scenario]
-    campaign = Campaign(args.series or series.name, partial(open_guest, kernel), lacking(kernel))
+    campaign = Campaign(args.series or series.name, partial(open_guest, kernel), lacking(kernel), can_fail(kernel))
     programs = None if args.time is not None and args.programs is None else args.programs or PROGRAMS
     seeds = range(args.seed, args.seed + programs) if programs else count(args.seed)
     workers = 1 if given else min(args.jobs, programs or args.jobs)

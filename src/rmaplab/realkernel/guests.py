@@ -14,7 +14,7 @@ from rmaplab.realkernel.guest.wire import GuestError
 if TYPE_CHECKING:
     from rmaplab.realkernel.guest.wire import Guest
 
-__all__ = ["HOST", "lacking", "open_guest", "release_of", "series_of", "series_of_release"]
+__all__ = ["HOST", "can_fail", "lacking", "open_guest", "release_of", "series_of", "series_of_release"]
 
 HOST = "host"
 """The running kernel, as a guest among others."""
@@ -81,6 +81,11 @@ def open_guest(name: str) -> Guest:
     from rmaplab.realkernel.guest.qemu import QemuGuest
 
     return QemuGuest(kernel)
+
+
+def can_fail(name: str) -> bool:
+    """Whether a guest's allocations can be made to fail."""
+    return name != HOST and _kernel(name).config.get("CONFIG_FAILSLAB") == "y"
 
 
 def lacking(name: str) -> frozenset[str]:

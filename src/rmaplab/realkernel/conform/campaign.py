@@ -32,12 +32,14 @@ SHORTENED = 3  # mismatches of a chunk that are worth it
 class Campaign:
     """What is to be done: ``opener`` makes a guest, ``without`` are calls and advice that it lacks.
 
-    Of given programs each is run, of seeds the program that each stands for.
+    Of given programs each is run, of seeds the program that each stands for,
+    in which with ``failing`` some calls run out of memory.
     """
 
     series: str
     opener: Opener
     without: frozenset[str] = frozenset()
+    failing: bool = False
 
 
 class _Worker:
@@ -54,11 +56,15 @@ class _Worker:
         self.pair.tally = tally = Conformance(self.guest.release, self.series.name)
         for job in jobs:
             seed = job if isinstance(job, int) else None
-            program = job if not isinstance(job, int) else draw(self.series, job, without=self.campaign.without)
-            found = self.pair.run(program, seed)
+            found = self.pair.run(job if not isinstance(job, int) else self.drawn(job), seed)
             if found is not None:
                 tally.mismatches.append(self.examined(found) if len(tally.mismatches) < SHORTENED else found)
         return tally
+
+    def drawn(self, seed: int) -> Program:
+        """The program that a seed stands for."""
+        campaign = self.campaign
+        return tuple(draw(self.series, seed, without=campaign.without, failing=campaign.failing))
 
     def examined(self, found: Mismatch) -> Mismatch:
         """Shortened, or marked as one that does not come again."""

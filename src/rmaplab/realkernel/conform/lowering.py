@@ -52,6 +52,7 @@ ADVICE = {
     **{"guard-install": 102, "guard-remove": 103},
 }
 """MADV_ constants (mman-common.h)."""
+POPULATE = {"read": 22, "write": 23}
 
 PERFORMED = (Brk, Exit, Fork, Madvise, Mlock, Mmap, Mprotect, Mremap, Munlock, Munmap, Read, Write)
 """The calls that a process can make of itself; the others happen to it."""
@@ -73,11 +74,14 @@ def lower(
     after: Mapping[str, Area],
     *,
     errno: str | None,
+    failing: bool = False,
 ) -> list[str]:
     """What the guest is told for a call that the model has made, one command for each system call or access.
 
     ``before`` and ``after`` are the process's areas then.  Empty if there is
-    nothing to tell: the name of an area means nothing.  :class:`InputError`
+    nothing to tell: the name of an area means nothing.  With ``failing``, pages
+    are populated by one call (MADV_POPULATE_WRITE): a fault that finds no
+    memory is tried again for ever, that call says ENOMEM.  :class:`InputError`
     for what no process can do by itself.
     """
     slot = slots[call.process]
@@ -100,6 +104,8 @@ def lower(
         return []
     start, length = area.start, area.pages << PAGE_SHIFT
     match call:
+        case Read() | Write() if failing:
+            return [f"{slot} madvise {start:#x} {length:#x} {POPULATE[call.call]}"]
         case Read() | Write():
             return [f"{slot} {call.call} {at:#x}" for at in range(start, area.end, PAGE_SIZE)]
         case Mprotect():

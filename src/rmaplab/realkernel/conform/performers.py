@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["MOST_SLOTS", "GuestSide", "ModelSide", "Step"]
 
 MOST_SLOTS = 64
+_NOT_POPULATED = ("EINVAL", "ENOMEM")  # of pages that may not be accessed so, or are not mapped
 
 
 class Step(NamedTuple):
@@ -57,9 +58,10 @@ class ModelSide:
             self.slots[call.child] = next(slot for slot in range(MOST_SLOTS) if slot not in taken)
         before = process.areas
         errno = execute(cast("Monitor", self.kernel), call, plan, check=False).errno
-        commands = lower(call, self.slots, before, process.areas, errno=errno)
+        failed = self.kernel.slab.failed
+        commands = lower(call, self.slots, before, process.areas, errno=errno, failing=failed > 0)
         self.slots = {name: slot for name, slot in self.slots.items() if name in self.kernel.processes}
-        return Step(errno, commands, self.kernel.slab.failed)
+        return Step(errno, commands, failed)
 
     def snapshot(self) -> Snapshot:
         """The state, made normal."""
@@ -96,7 +98,10 @@ class GuestSide:
         self.guest.arm(slot, plan.n, both=step.failed > 1, kind=plan.kind)
         answer = self.guest.command(command)
         left = self.guest.disarm() + (answer.left or 0)
-        return None if answer.ok else errorcode.get(answer.value, str(answer.value)), left
+        errno = None if answer.ok else errorcode.get(answer.value, str(answer.value))
+        if step.errno == "EFAULT" and errno in _NOT_POPULATED:
+            errno = "EFAULT"
+        return errno, left
 
     def snapshot(self, slots: dict[str, int], order: list[str]) -> Snapshot:
         """The state of the processes, in the model's order, made normal; ``remarks`` is what could not be read."""

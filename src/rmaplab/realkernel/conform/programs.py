@@ -7,10 +7,10 @@ import dataclasses
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from rmaplab.check.execute import execute
+from rmaplab.check.execute import NO_PLAN, Plan, execute
 from rmaplab.realkernel.conform.lowering import ARENA
 from rmaplab.realkernel.conform.performers import ModelSide
-from rmaplab.scenario import Mmap
+from rmaplab.scenario import Fail, Mmap
 from rmaplab.scenario.generator import Generator
 
 if TYPE_CHECKING:
@@ -24,6 +24,9 @@ CALLS = 40
 """The longest program."""
 PROCESSES = 8
 """The most processes alive at a time."""
+
+
+_FAILING = 0.15  # share of the calls that get an order to fail, where there are any
 
 
 class Mix(NamedTuple):
@@ -43,10 +46,13 @@ MIXES = {
 """``family``: many forks and exits, which is where anon_vmas are used again."""
 
 
-def draw(series: type[Kernel], seed: int, *, without: frozenset[str] = frozenset()) -> list[Call]:
+def draw(
+    series: type[Kernel], seed: int, *, without: frozenset[str] = frozenset(), failing: bool = False
+) -> list[Call | Fail]:
     """The program of a seed, of up to :data:`CALLS` calls; every third is of the mix ``family``.
 
-    ``without`` are kinds of calls, or advice, that the kernel was built without.
+    ``without`` are kinds of calls, or advice, that the kernel was built
+    without.  With ``failing``, some calls run out of memory.
     """
     random = Random(seed)
     mix = MIXES["family" if seed % 3 == 2 else "everything"]
@@ -59,11 +65,15 @@ def draw(series: type[Kernel], seed: int, *, without: frozenset[str] = frozenset
         base=ARENA,
     )
     side = ModelSide(series)
-    program: list[Call] = []
+    program: list[Call | Fail] = []
     for _ in range(random.randint(CALLS // 4, CALLS)):
         call = cast("Call", generator.call(side.kernel))
         if isinstance(call, Mmap) and call.file is None and call.shared:
             call = dataclasses.replace(call, shared=False)  # it would end where the mapping did; the model's do not
+        plan = NO_PLAN
+        if failing and random.random() < _FAILING:
+            plan = Plan(random.randint(1, 6), random.random() < 0.4, random.choice(("rmap", "rmap", "vma")))
+            program.append(Fail(plan.n, plan.nowait, plan.kind))
         program.append(call)
-        execute(cast("Monitor", side.kernel), call, check=False)
+        execute(cast("Monitor", side.kernel), call, plan, check=False)
     return program

@@ -32,11 +32,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef MADV_POPULATE_READ
-#define MADV_POPULATE_READ 22
-#define MADV_POPULATE_WRITE 23
-#endif
-
 #define SLOTS 64
 #define WORDS 16 /* of a line */
 #define FILE_BYTES (64 * 4096L)
@@ -217,7 +212,7 @@ static long do_fork(int slot)
 	return pid;
 }
 
-static long perform(int slot, const struct request *request, int armed)
+static long perform(int slot, const struct request *request)
 {
 	const unsigned long *arg = request->arg;
 	char value = slot + 1;
@@ -236,10 +231,6 @@ static long perform(int slot, const struct request *request, int armed)
 		return result_of(syscall(SYS_madvise, arg[0], arg[1], arg[2]));
 	case READ:
 	case WRITE:
-		/* A fault without memory is tried again for ever; populating says ENOMEM. */
-		if (armed)
-			return result_of(syscall(SYS_madvise, arg[0] & -4096L, 4096L,
-						 request->verb == READ ? MADV_POPULATE_READ : MADV_POPULATE_WRITE));
 		return touch(arg[0], request->verb == WRITE, value);
 	case BRK:
 		return (unsigned long)syscall(SYS_brk, arg[0]) == arg[0] ? 0 : -ENOMEM;
@@ -275,7 +266,7 @@ static void serve(int slot)
 			if (nth)
 				result = set_fail_nth(nth);
 			if (result == 0)
-				result = perform(slot, &request, nth != 0);
+				result = perform(slot, &request);
 			if (nth) {
 				left = get_fail_nth();
 				set_fail_nth(0);
