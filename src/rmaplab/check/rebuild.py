@@ -15,7 +15,7 @@ from graphlib import CycleError, TopologicalSorter
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
-from rmaplab.check.monitor import monitored
+from rmaplab.check.monitor import Monitor, monitored
 from rmaplab.errors import InputError
 from rmaplab.kernel import Area
 from rmaplab.kernel.flags import PAGE_SHIFT, parse_flags
@@ -37,7 +37,6 @@ from rmaplab.series.anon_vma_list import AnonVmaList
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rmaplab.check.monitor import Monitor
     from rmaplab.kernel import Kernel
     from rmaplab.snapshot import AnonVmaView, FolioView, Snapshot, VmaView
 
@@ -57,7 +56,8 @@ def rebuild(snapshot: Snapshot, series: type[Kernel]) -> Monitor:
     told by the ids of its VMAs as names of areas.  :class:`InputError` for
     names that no snapshot has.
     """
-    return _Builder(snapshot, monitored(series)()).build()
+    watched = series if issubclass(series, Monitor) else monitored(series)
+    return _Builder(snapshot, watched()).build()
 
 
 def ages(snapshot: Snapshot) -> list[str]:

@@ -83,7 +83,7 @@ class _View:
         """Sort every page-table entry by what it names; folios and slots in order of appearance."""
         for mm in self.mms:
             name = self.mm_name(mm)
-            for address, pte in mm.page_table.pmds.items():
+            for address, pte in sorted(mm.page_table.pmds.items()):
                 view = PteView(name, address, pte.writable, pages=1 << pte.folio.order)
                 self.found.setdefault(pte.folio, []).append(view)
             for address, entry in mm.page_table:

@@ -119,6 +119,7 @@ class FolioReader:
         }
         following: list[Range] = []
         present, large, last = self.bits.present, self.bits.large, shift == PAGE_SHIFT
+        mapped = present | self.bits.protnone
         for task, start, end, table, base in ranges:
             entries = words[table]
             if entries is None:
@@ -132,7 +133,7 @@ class FolioReader:
                 address = base + (at << shift)
                 if last:
                     found.append(Leaf(task, address, value, 1))
-                elif value & large and value & present:
+                elif value & large and value & mapped:
                     found.append(Leaf(task, address, value, 1 << (shift - PAGE_SHIFT)))
                 elif value & present:
                     below = self.machine.page_offset + (value & _FRAME)

@@ -182,9 +182,12 @@ class GraphReader:
         return self.target.layout.has("vm_area_struct.__vm_anon_pgoff_lo")
 
     def read_chains(self) -> None:
-        """Follow all lists at once, one link a round."""
-        avcs, same_vma = self.graph.avcs, self.same_vma
-        going = [(vma, vma.head) for vma in self.graph.vmas if vma.head != vma.address + self.chain]
+        """Follow all lists at once, one link a round; tasks with one mm have the same ones."""
+        avcs, same_vma, tasks = self.graph.avcs, self.same_vma, self.graph.tasks
+        first: dict[tuple[int, int], RawVma] = {}
+        for vma in self.graph.vmas:
+            first.setdefault((tasks[vma.task].mm, vma.address), vma)
+        going = [(vma, vma.head) for vma in first.values() if vma.head != vma.address + self.chain]
         while going:
             links = [link - same_vma for _, link in going]
             following = []
@@ -198,6 +201,9 @@ class GraphReader:
                 if avc.next != vma.address + self.chain:
                     following.append((vma, avc.next))
             going = following
+        if len(first) < len(self.graph.vmas):
+            for vma in self.graph.vmas:
+                vma.chain[:] = first[tasks[vma.task].mm, vma.address].chain
 
     # --- anon_vmas and their trees -----------------------------------------------------------------
 

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a reader can find out of a model's state, as the snapshot that it should give."""
+
+from dataclasses import replace
+
+from snapshot_parts import part_of
+
+from rmaplab.check.rebuild import rebuild
+from rmaplab.realkernel.image import write_image
+from rmaplab.realkernel.reader import read_graph
+
+
+def read_back(kernel, layout, fill=16):
+    """A kernel's state through an image: the graph and its snapshot."""
+    image = write_image(kernel, layout, fill=fill)
+    graph = read_graph(image.target())
+    return graph, graph.snapshot(image.pids), image
+
+
+def readable(kernel, image):
+    """The model's own snapshot without what no reader can find, numbered again."""
+    snapshot = kernel.snapshot()
+    seen = part_of(snapshot, set(kernel.processes))
+    entries = mapped_pages(kernel)
+    folios = tuple(
+        replace(
+            view,
+            ksm=None if view.ksm is None else "?",
+            pins=view.pins if view.order else 0,
+            exclusive=all(folio.exclusive >> page & 1 for page in entries[folio]),
+        )
+        for view, folio in zip(seen.folios, entries, strict=True)
+    )
+    processes = tuple(
+        replace(
+            process,
+            vmas=tuple(
+                replace(vma, file=None if vma.file is None else f"{image.files[vma.file]:#x}") for vma in process.vmas
+            ),
+        )
+        for process in seen.processes
+    )
+    swap = tuple(replace(slot, count=len(slot.ptes)) for slot in seen.swap)
+    linked = {avc for mm in mms(kernel) for vma in mm.vmas for avc in vma.anon_vma_chain}
+    slab = replace(seen.slab, anon_vma=len(seen.anon_vmas), anon_vma_chain=len(linked), bytes=0)
+    seen = replace(seen, folios=folios, processes=processes, swap=swap, slab=slab)
+    return rebuild(seen, type(kernel)).snapshot()
+
+
+def mms(kernel):
+    return list(dict.fromkeys(process.mm for process in kernel.processes.values()))
+
+
+def mapped_pages(kernel):
+    """The pages of each anonymous folio that entries name, in the order of snapshots; of a huge entry the first."""
+    found = {}
+    for mm in mms(kernel):
+        for huge in mm.page_table.pmds.values():
+            found.setdefault(huge.folio, set()).add(0)
+        for _, entry in mm.page_table:
+            if entry.present and entry.folio.anon:
+                found.setdefault(entry.folio, set()).add(entry.page)
+    return found
