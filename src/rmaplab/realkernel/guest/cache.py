@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Where built and fetched kernels are kept, and what is known of each.
 
-``$RMAPLAB_CACHE``, or ``rmaplab`` in ``$XDG_CACHE_HOME`` or ~/.cache: a folder
-a kernel with a ``kernel.json``, written last, so that what is there is whole.
+``$RMAPLAB_CACHE``, or ``rmaplab`` in ``$XDG_CACHE_HOME`` or ~/.cache:
+``made/KEY`` is a kernel with its ``kernel.json``, moved there when it is whole;
+``kernels/NAME`` is a link to the one that counts, renewed in one step.
 """
 
 from __future__ import annotations
@@ -21,10 +22,23 @@ from typing import Any
 from rmaplab.errors import InputError
 from rmaplab.realkernel.guest.cpio import initramfs
 
-__all__ = ["KERNELS", "Kernel", "cache_folder", "enter", "find", "init_program", "missing"]
+__all__ = [
+    "KERNELS",
+    "OPTIONAL",
+    "Kernel",
+    "adopt",
+    "cache_folder",
+    "choose",
+    "enter",
+    "find",
+    "init_program",
+    "missing",
+]
 
 KERNELS = ("um-6.12", "um-7.3", "deb-6.1", "deb-6.12", "deb-6.18", "deb-7.0", "deb-7.3")
-"""Those that ``make kernels`` can make: user-mode kernels and Debian's own."""
+"""Those that ``make kernels`` makes: user-mode kernels and Debian's own."""
+OPTIONAL = ("um-7.3-debug",)
+"""Those that it makes when they are named: with KASAN and lock checking."""
 
 _RECORD = "kernel.json"
 # Loaded above the arena by every kernel, so that in a fork the arena's VMAs come first.
@@ -35,8 +49,11 @@ _FLAGS = ("-static-pie", "-O2")
 class Kernel:
     """A kernel of the cache; paths are absolute.
 
-    ``kind``: ``um`` or ``qemu``; ``image``: what is started; ``vmlinux`` has
-    debug symbols, None without; ``config``: some of its CONFIG_ settings.
+    ``version``: its release, as ``uname -r`` says it there; ``kind``: ``um`` or
+    ``qemu``; ``image``: what is started; ``vmlinux`` has debug symbols, None
+    without; ``modules``: those that guests load; ``config``: its CONFIG_
+    settings, empty if the package does not tell; ``package``: name and version
+    of what it was made from; ``key``: version and configuration in one.
     """
 
     name: str
@@ -46,6 +63,8 @@ class Kernel:
     vmlinux: Path | None = None
     modules: tuple[Path, ...] = ()
     config: dict[str, str] = field(default_factory=dict)
+    package: str = ""
+    key: str = ""
 
     @property
     def facts(self) -> Path:
@@ -54,17 +73,17 @@ class Kernel:
 
     @property
     def page_table_levels(self) -> int:
-        """CONFIG_PGTABLE_LEVELS, 4 if it is not told."""
+        """CONFIG_PGTABLE_LEVELS, 4 if it is not told; x86-64 folds the fifth on a processor without la57."""
         return int(self.config.get("CONFIG_PGTABLE_LEVELS", "4"))
 
     @property
     def initramfs(self) -> Path:
         """The guest's whole file system, made when it is first asked for."""
-        init = init_program()
-        name = hashlib.sha256(init.read_bytes() + b"".join(map(_bytes, self.modules))).hexdigest()[:16]
-        path = cache_folder() / "initramfs" / f"{name}.cpio"
+        modules = {module.name: module.read_bytes() for module in self.modules}
+        data = initramfs(init_program().read_bytes(), modules)
+        path = cache_folder() / "initramfs" / f"{hashlib.sha256(data).hexdigest()[:16]}.cpio"
         if not path.exists():
-            _put(path, initramfs(init.read_bytes(), {module.name: module.read_bytes() for module in self.modules}))
+            _put(path, data)
         return path
 
 
@@ -79,10 +98,14 @@ def cache_folder() -> Path:
 
 def find(name: str) -> Kernel | None:
     """A kernel by its name, None if it was not made; :class:`InputError` for a record that cannot be read."""
-    record = cache_folder() / "kernels" / name / _RECORD
+    # The link is followed at once: a kernel that is in use stays what it is when the link is renewed.
+    return _read((cache_folder() / "kernels" / name).resolve())
+
+
+def _read(folder: Path) -> Kernel | None:
+    record = folder / _RECORD
     try:
         document: dict[str, Any] = json.loads(record.read_text(encoding="utf-8"))
-        folder = record.parent
         vmlinux = document["vmlinux"]
         return Kernel(
             name=document["name"],
@@ -92,6 +115,8 @@ def find(name: str) -> Kernel | None:
             vmlinux=None if vmlinux is None else folder / vmlinux,
             modules=tuple(folder / module for module in document["modules"]),
             config=document["config"],
+            package=document.get("package", ""),
+            key=document.get("key", ""),
         )
     except FileNotFoundError:
         return None
@@ -103,8 +128,8 @@ def find(name: str) -> Kernel | None:
 
 def missing(name: str) -> str:
     """How to get a kernel that is not there."""
-    if name not in KERNELS:
-        return f"no kernel is called {name!r}; there are {', '.join(KERNELS)}"
+    if name not in (*KERNELS, *OPTIONAL):
+        return f"no kernel is called {name!r}; there are {', '.join((*KERNELS, *OPTIONAL))}"
     return f"the kernel {name} is not there: `make kernels` makes it, or KERNELS={name} for it alone"
 
 
@@ -118,10 +143,39 @@ def enter(kernel: Kernel, folder: Path) -> None:
     _put(folder / _RECORD, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
+def adopt(kernel: Kernel, folder: Path) -> Kernel:
+    """Enter a kernel that was made in ``folder``, a folder of the cache, and move it to its place in one step."""
+    enter(kernel, folder)
+    place = cache_folder() / "made" / kernel.key
+    if place.exists():
+        shutil.rmtree(place)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    folder.replace(place)
+    found = choose(kernel.name, kernel.key)
+    assert found is not None
+    return found
+
+
+def choose(name: str, key: str) -> Kernel | None:
+    """Let a name stand for the kernel made with a key from now on; None if there is none."""
+    place = cache_folder() / "made" / key
+    if _read(place.resolve()) is None:
+        return None
+    link = cache_folder() / "kernels" / name
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if link.is_dir() and not link.is_symlink():
+        shutil.rmtree(link)
+    new = link.with_name(f".{name}.{os.getpid()}")
+    new.unlink(missing_ok=True)
+    new.symlink_to(Path("..", "made", key))
+    new.replace(link)
+    return find(name)
+
+
 def init_program() -> Path:
     """The guests' program, compiled when it is first asked for; :class:`InputError` without a compiler."""
     source = resources.files("rmaplab.realkernel.guest").joinpath("init.c").read_bytes()
-    path = cache_folder() / "init" / hashlib.sha256(source).hexdigest()[:16]
+    path = cache_folder() / "init" / hashlib.sha256(" ".join(_FLAGS).encode() + source).hexdigest()[:16]
     if path.exists():
         return path
     compiler = shutil.which("gcc") or shutil.which("cc")
@@ -145,8 +199,5 @@ def _put(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
         file.write(data)
+    Path(file.name).chmod(0o644)
     Path(file.name).replace(path)
-
-
-def _bytes(path: Path) -> bytes:
-    return path.read_bytes()
