@@ -60,12 +60,12 @@ _ALIASES = {Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TA
 
 
 class BtfType(NamedTuple):
-    """A type: ``size`` in bytes, or the type it refers to; ``count`` of its elements, ``flag`` of its kind."""
+    """A type: ``size`` in bytes, or the type it refers to; ``length``: of its elements, ``flag`` of its kind."""
 
     kind: Kind
     name: str
     size: int
-    count: int
+    length: int
     flag: bool
     tail: int
 
@@ -201,7 +201,7 @@ class Btf:
         return word >> 24 & 15, word >> 16 & 255, word & 255
 
     def _body(self, about: BtfType, each: int) -> bytes:
-        return self._types[about.tail : about.tail + each * about.count]
+        return self._types[about.tail : about.tail + each * about.length]
 
     def resolved(self, ident: int) -> int:
         """Behind typedefs and qualifiers."""
