@@ -29,9 +29,9 @@ __all__ = ["FAILING_SYMBOLS", "SYMBOLS", "X86Facts", "boot_segments"]
 
 FAILING_SYMBOLS = (
     *("kmem_cache_alloc_noprof", "kmem_cache_alloc"),  # the first since v6.10
-    *("anon_vma_cachep", "anon_vma_chain_cachep"),
+    *("anon_vma_cachep", "anon_vma_chain_cachep", "vm_area_cachep"),
 )
-"""Where allocations are made to fail (slub.c, rmap.c); 0 in a kernel that has not got it."""
+"""Where allocations are made to fail (slub.c, rmap.c, fork.c); 0 in a kernel that has not got it."""
 
 _NEEDED = ("init_task", "page_offset_base", "vmemmap_base", "init_top_pgt", "__start_BTF", "__stop_BTF")
 SYMBOLS = (*_NEEDED, *FAILING_SYMBOLS)

@@ -7,6 +7,7 @@ root, for it loads a BPF program into the running kernel.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
@@ -77,10 +78,8 @@ class HostGuest(Guest):
 
     def _end(self) -> None:
         """The family is a process group of its own."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         for stream in (self.process.stdin, self.process.stdout):
             if stream is not None:
                 stream.close()

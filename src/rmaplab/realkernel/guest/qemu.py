@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from rmaplab.realkernel.guest.gdb import Allocations, Gdb
 from rmaplab.realkernel.guest.qmp import Qmp
 from rmaplab.realkernel.guest.um import die_with_parent
 from rmaplab.realkernel.guest.wire import Guest, GuestError
@@ -35,6 +36,9 @@ _KERNEL_OPTIONS = (
     *("console=ttyS0", "quiet", "nokaslr", "slab_nomerge", "panic=-1", "mitigations=off"),
     *("transparent_hugepage=never", "audit=0", "GUEST_CHANNEL=/dev/hvc0"),
 )
+
+_FUNCTIONS = ("kmem_cache_alloc_noprof", "kmem_cache_alloc")  # the first since v6.10
+_CACHES = {"rmap": ("anon_vma_cachep", "anon_vma_chain_cachep"), "vma": ("vm_area_cachep",)}
 
 
 class _Files(NamedTuple):
@@ -80,6 +84,7 @@ class QemuGuest(Guest):
         self.files = _Files.make()
         self._channel: socket.socket | None = None
         self._memory: FileMemory | None = None
+        self._allocations: Allocations | None = None
         try:
             self._start()
             self.greet()
@@ -125,6 +130,8 @@ class QemuGuest(Guest):
             self.process.wait()
         if self._channel is not None:
             self._channel.close()
+        if self._allocations is not None:
+            self._allocations.gdb.close()
         if self._memory is not None:
             self._memory.close()
         self.files.remove()
@@ -170,6 +177,34 @@ class QemuGuest(Guest):
         """Write a core of the whole guest: ELF, as kdump makes it."""
         with Qmp(self.files.qmp) as qmp:
             qmp.execute("dump-guest-memory", paging=False, protocol=f"file:{path.absolute()}")
+
+    # --- failing allocations ---------------------------------------------------------------------
+
+    def arm(self, slot: int, n: int, *, both: bool = True, kind: str = "rmap") -> None:
+        """Let the n-th allocation of a slot's next command fail; ``both``: and the one after it, its retry."""
+        if kind not in _CACHES:
+            raise GuestError(f"allocations of the kind {kind} cannot be made to fail here: {', '.join(_CACHES)} can")
+        assert self.facts is not None
+        assert self._memory is not None
+        symbols = self.facts.symbols
+        function = next((symbols[name] for name in _FUNCTIONS if symbols[name]), 0)
+        if not function or not all(symbols[name] for name in _CACHES[kind]):
+            raise GuestError(f"{self.release}: its /proc/kallsyms lacks what allocates {kind} objects")
+        if self._allocations is None:
+            with Qmp(self.files.qmp) as qmp:
+                qmp.monitor(f"gdbserver unix:{self.files.gdb},server=on,wait=off")
+            self._allocations = Allocations(Gdb(self.files.gdb), function)
+        caches = [int.from_bytes(self._memory.read(symbols[name], 8), "little") for name in _CACHES[kind]]
+        self._allocations.arm(caches, n, both=both)
+
+    def disarm(self) -> int:
+        """Let nothing fail any longer; how many failures were not given."""
+        return self._allocations.disarm() if self._allocations is not None and self._allocations.armed else 0
+
+    def _line(self, patience: float) -> str:
+        if self._allocations is not None and self._allocations.armed and b"\n" not in self._buffer:
+            self._allocations.attend(self.channel[1], patience)
+        return super()._line(patience)
 
 
 def _command(kernel: Kernel, files: _Files, options: tuple[str, ...]) -> list[str]:
