@@ -30,7 +30,11 @@ __all__ = ["Graph", "RawAnonVma", "RawAvc", "RawFolio", "RawPte", "RawSwap", "Ra
 
 
 class RawVma(NamedTuple):
-    """A vm_area_struct: its task's place in the list; ``head``: the first link; ``chain``: addresses of AVCs."""
+    """A vm_area_struct.
+
+    ``task``: the place in the list of the first task that has it; ``head``:
+    the first link; ``chain``: addresses of AVCs.
+    """
 
     task: int
     address: int
@@ -163,9 +167,9 @@ class _Numbering:
 
     def processes(self) -> tuple[ProcessView, ...]:
         graph = self.graph
-        views: list[list[VmaView]] = [[] for _ in graph.tasks]
+        views: dict[str, list[VmaView]] = {mm: [] for mm in self.mms}
         for vma in graph.vmas:
-            views[vma.task].append(
+            views[self.mms[vma.task]].append(
                 VmaView(
                     id=self.vma.setdefault(vma.address, f"vma{len(self.vma)}"),
                     start=vma.start,
@@ -179,8 +183,7 @@ class _Numbering:
                 )
             )
         return tuple(
-            ProcessView(self.name(task), mm, tuple(found))
-            for task, mm, found in zip(graph.tasks, self.mms, views, strict=True)
+            ProcessView(self.name(task), mm, tuple(views[mm])) for task, mm in zip(graph.tasks, self.mms, strict=True)
         )
 
     def name(self, task: Task) -> str:

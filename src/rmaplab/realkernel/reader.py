@@ -88,13 +88,11 @@ class GraphReader:
         """Each VMA's task (as its place in the list) and address, in the order of addresses."""
         found: list[tuple[int, int, int]] = []
         nodes: list[Node] = []
-        mms = [task.mm for task in self.graph.tasks]
-        for task, (_, values) in enumerate(self.many("mm_struct", mms)):
-            if values is None:
-                self.remark(f"process {self.graph.tasks[task].pid}: its mm_struct cannot be read")
-                continue
-            self.graph.pgds[mms[task]] = values[1]
-            self.sort_entry(Node(task, values[0], 0, _ALL), found, nodes, is_root=True)
+        mms: dict[int, int] = {}
+        for number, task in enumerate(self.graph.tasks):
+            mms.setdefault(task.mm, number)
+        for mm, root in self.read_mms(list(mms)):
+            self.sort_entry(Node(mms[mm], root, 0, _ALL), found, nodes, is_root=True)
         for _ in range(_DEPTH):
             if not nodes:
                 break
@@ -103,6 +101,18 @@ class GraphReader:
             self.remark("a maple tree of VMAs does not end")
         found.sort()
         return [(task, vma) for task, _, vma in found]
+
+    def read_mms(self, mms: Sequence[int]) -> list[tuple[int, int]]:
+        """Each mm_struct's address and the root of its tree; its page table is noted."""
+        roots = []
+        for mm, values in self.many("mm_struct", mms):
+            if values is None:
+                pid = next(task.pid for task in self.graph.tasks if task.mm == mm)
+                self.remark(f"process {pid}: its mm_struct cannot be read")
+                continue
+            roots.append((mm, values[0]))
+            self.graph.pgds[mm] = values[1]
+        return roots
 
     def sort_entry(
         self, node: Node, found: list[tuple[int, int, int]], nodes: list[Node], *, is_root: bool = False
@@ -164,46 +174,56 @@ class GraphReader:
 
     def read_vmas(self, places: Sequence[tuple[int, int]]) -> None:
         """The VMAs themselves."""
-        tasks, mapped = self.graph.tasks, self.graph.vmas
-        for (task, _), (address, values) in zip(
-            places, self.many("vm_area_struct", [vma for _, vma in places]), strict=True
-        ):
+        found = self.many("vm_area_struct", [vma for _, vma in places])
+        for (task, _), (address, values) in zip(places, found, strict=True):
             if values is None:
-                self.remark(f"process {tasks[task].pid}: the VMA at {address:#x} cannot be read")
-                continue
-            start, end, flags, pgoff, file, anon_vma, head, low, high = values
-            if self.lo <= start < self.hi:
-                anon_pgoff = low | high << 32 if self.has_anon_pgoff else pgoff
-                mapped.append(RawVma(task, address, start, end, flags, pgoff, anon_pgoff, file, anon_vma, head, []))
+                pid = self.graph.tasks[task].pid
+                self.remark(f"process {pid}: the VMA at {address:#x} cannot be read")
+            else:
+                self.make_vma(task, address, values)
+
+    def add_vma(self, task: int, address: int, raw: bytes) -> RawVma | None:
+        """A VMA of which the bytes are there; None if it is out of bounds."""
+        fields = self.fields["vm_area_struct"]
+        return self.make_vma(task, address, fields.unpack(raw[fields.start :]))
+
+    def make_vma(self, task: int, address: int, values: tuple[Any, ...]) -> RawVma | None:
+        """A VMA of a task, if it begins within bounds."""
+        start, end, flags, pgoff, file, anon_vma, head, low, high = values
+        if not self.lo <= start < self.hi:
+            return None
+        anon_pgoff = low | high << 32 if self.has_anon_pgoff else pgoff
+        vma = RawVma(task, address, start, end, flags, pgoff, anon_pgoff, file, anon_vma, head, [])
+        self.graph.vmas.append(vma)
+        return vma
 
     @property
     def has_anon_pgoff(self) -> bool:
         """Whether VMAs have an offset of their own for anonymous pages (v7.3)."""
         return self.target.layout.has("vm_area_struct.__vm_anon_pgoff_lo")
 
-    def read_chains(self) -> None:
-        """Follow all lists at once, one link a round; tasks with one mm have the same ones."""
-        avcs, same_vma, tasks = self.graph.avcs, self.same_vma, self.graph.tasks
-        first: dict[tuple[int, int], RawVma] = {}
-        for vma in self.graph.vmas:
-            first.setdefault((tasks[vma.task].mm, vma.address), vma)
-        going = [(vma, vma.head) for vma in first.values() if vma.head != vma.address + self.chain]
+    def read_chains(self, going: list[tuple[RawVma, int]] | None = None) -> None:
+        """Follow all lists at once, one link a round, from their heads on or from the links that are given."""
+        if going is None:
+            going = [(vma, vma.head) for vma in self.graph.vmas if vma.head != vma.address + self.chain]
         while going:
-            links = [link - same_vma for _, link in going]
+            links = [link - self.same_vma for _, link in going]
             following = []
             for (vma, _), (address, values) in zip(going, self.many("anon_vma_chain", links), strict=True):
-                if values is None or address in avcs:
-                    what = "cannot be read" if values is None else "is on two lists, or twice on one"
-                    self.remark(f"the chain of the VMA at {vma.start:#x}: AVC {address:#x} {what}")
-                    continue
-                avcs[address] = avc = RawAvc(*values)
-                vma.chain.append(address)
-                if avc.next != vma.address + self.chain:
+                if values is None:
+                    self.remark(f"the chain of the VMA at {vma.start:#x}: AVC {address:#x} cannot be read")
+                elif self.add_link(vma, address, avc := RawAvc(*values)) and avc.next != vma.address + self.chain:
                     following.append((vma, avc.next))
             going = following
-        if len(first) < len(self.graph.vmas):
-            for vma in self.graph.vmas:
-                vma.chain[:] = first[tasks[vma.task].mm, vma.address].chain
+
+    def add_link(self, vma: RawVma, address: int, avc: RawAvc) -> bool:
+        """An AVC of a chain; False if it is on one already."""
+        if address in self.graph.avcs:
+            self.remark(f"the chain of the VMA at {vma.start:#x}: AVC {address:#x} is on two lists, or twice on one")
+            return False
+        self.graph.avcs[address] = avc
+        vma.chain.append(address)
+        return True
 
     # --- anon_vmas and their trees -----------------------------------------------------------------
 
