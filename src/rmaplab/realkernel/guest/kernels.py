@@ -238,7 +238,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*KERNELS, *OPTIONAL))}")
     parser.add_argument("--list", action="store_true", help="tell what is there, and make nothing")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, _stop)
+    before = signal.signal(signal.SIGTERM, _stop)
     progress = Progress()
     try:
         for name in args.names:
@@ -261,6 +261,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress.clear()
         print("rmaplab: interrupted; nothing half-made is left", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 if __name__ == "__main__":
