@@ -64,13 +64,14 @@ class Process:
         self._alive()
         if pages <= 0 or (at is not None and at % PAGE_SIZE):
             self._check(-EINVAL)
-        area = Area(self._free_address(pages) if at is None else at, pages)
+        area = Area(self.free_address(pages) if at is None else at, pages)
         flags = prot_flags(prot) | (VM_SHARED if shared else 0)
         pgoff = None if file is None else 0
         self._check(self.kernel.do_mmap(self.mm, area.start, area.end, flags, file, pgoff))
         return area
 
-    def _free_address(self, pages: int) -> int:
+    def free_address(self, pages: int) -> int:
+        """Where an area goes that nobody places, in bytes: apart from everything else, and from the next one."""
         start = self.mmap_hint
         while True:
             at = self.mm.find(start - MMAP_GAP)
@@ -101,7 +102,7 @@ class Process:
         self._alive()
         pages = area.pages if pages is None else pages
         hint = self.mmap_hint
-        free = self._free_address(pages)
+        free = self.free_address(pages)
         if at is None and move:
             at = free
         new = self.kernel.do_mremap(

@@ -47,9 +47,9 @@ class _Worker:
 
     def __init__(self, campaign: Campaign) -> None:
         self.campaign = campaign
-        self.series = find(campaign.series)
         self.guest = campaign.opener()
-        self.pair = Pair(self.series, self.guest)
+        self.pair = Pair(find(campaign.series), self.guest)
+        self.series = self.pair.series
 
     def programs(self, jobs: Iterable[int | Program]) -> Conformance:
         """Run programs; what was done since the last call."""

@@ -73,12 +73,14 @@ def lower(
     before: Mapping[str, Area],
     after: Mapping[str, Area],
     *,
+    place: int,
     errno: str | None,
     failing: bool = False,
 ) -> list[str]:
     """What the guest is told for a call that the model has made, one command for each system call or access.
 
-    ``before`` and ``after`` are the process's areas then.  Empty if there is
+    ``before`` and ``after`` are the process's areas then, ``place`` is where the
+    model puts what is not placed.  Empty if there is
     nothing to tell: the name of an area means nothing.  With ``failing``, pages
     are populated by one call (MADV_POPULATE_WRITE): a fault that finds no
     memory is tried again for ever, that call says ENOMEM.  :class:`InputError`
@@ -91,7 +93,7 @@ def lower(
         case Exit():
             return [f"{slot} exit"]
         case Mmap():
-            return _mmap(slot, call, after)
+            return _mmap(slot, call, place)
         case Brk():
             heap = before.get(HEAP)
             end = (HEAP_AT if heap is None else heap.end) + (call.pages << PAGE_SHIFT)
@@ -113,20 +115,25 @@ def lower(
         case Madvise():
             return [f"{slot} madvise {start:#x} {length:#x} {ADVICE[call.advice]}"]
         case Mremap():
-            return _mremap(slot, call, area, before, after, errno)
+            return _mremap(slot, call, area, before, after, place, errno)
     return [f"{slot} {call.call} {start:#x} {length:#x}"]
 
 
-def _mmap(slot: int, call: Mmap, after: Mapping[str, Area]) -> list[str]:
-    area = after.get(call.area)
-    start = call.at if call.at is not None else area.start if area is not None else HINT
+def _mmap(slot: int, call: Mmap, place: int) -> list[str]:
+    start = place if call.at is None else call.at
     flags = MAP_FIXED | (MAP_SHARED if call.shared else MAP_PRIVATE) | (MAP_ANONYMOUS if call.file is None else 0)
     file = "" if call.file is None else " file"
     return [f"{slot} mmap {start:#x} {call.pages << PAGE_SHIFT:#x} {_prot(call.prot)} {flags}{file}"]
 
 
 def _mremap(
-    slot: int, call: Mremap, area: Area, before: Mapping[str, Area], after: Mapping[str, Area], errno: str | None
+    slot: int,
+    call: Mremap,
+    area: Area,
+    before: Mapping[str, Area],
+    after: Mapping[str, Area],
+    place: int,
+    errno: str | None,
 ) -> list[str]:
     """To a named place, to the place that the model chose, or, resized under its own name, where it is.
 
@@ -143,7 +150,7 @@ def _mremap(
     if at is None and moved is not None and moved.start != area.start:
         at = moved.start
     if at is None and call.area != call.range.area:
-        at = (HINT + HEAP_AT) // 2  # the model refuses it wherever it would go
+        at = place
     if at is not None:
         flags |= MREMAP_FIXED
     if call.dontunmap:

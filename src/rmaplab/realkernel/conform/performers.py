@@ -7,15 +7,26 @@ from errno import errorcode
 from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rmaplab.check.execute import NO_PLAN, Plan, execute
-from rmaplab.kernel.flags import VM_EXEC
+from rmaplab.kernel import Kernel
+from rmaplab.kernel.flags import PAGE_SIZE, VM_EXEC
 from rmaplab.realkernel.conform.compare import normal
-from rmaplab.realkernel.conform.lowering import ARENA, ARENA_END, HEAP_AT, HINT, lower
+from rmaplab.realkernel.conform.lowering import (
+    ADVICE,
+    ARENA,
+    ARENA_END,
+    HEAP_AT,
+    HINT,
+    MAP_ANONYMOUS,
+    MAP_FIXED,
+    MAP_PRIVATE,
+    lower,
+)
 from rmaplab.realkernel.reader import GraphReader
-from rmaplab.scenario import Fork
+from rmaplab.scenario import Fork, Mmap, Mremap
 
 if TYPE_CHECKING:
     from rmaplab.check.monitor import Monitor
-    from rmaplab.kernel import Kernel
+    from rmaplab.kernel import Process
     from rmaplab.realkernel.guest.wire import Guest
     from rmaplab.scenario import Call
     from rmaplab.snapshot import Snapshot
@@ -56,12 +67,22 @@ class ModelSide:
                 return None
             taken = set(self.slots.values())
             self.slots[call.child] = next(slot for slot in range(MOST_SLOTS) if slot not in taken)
-        before = process.areas
+        before, place = process.areas, self.place(process, call)
         errno = execute(cast("Monitor", self.kernel), call, plan, check=False).errno
         failed = self.kernel.slab.failed
-        commands = lower(call, self.slots, before, process.areas, errno=errno, failing=failed > 0)
+        commands = lower(call, self.slots, before, process.areas, place=place, errno=errno, failing=failed > 0)
         self.slots = {name: slot for name, slot in self.slots.items() if name in self.kernel.processes}
         return Step(errno, commands, failed)
+
+    def place(self, process: Process, call: Call) -> int:
+        """Where a call would put an area that it does not place, in bytes."""
+        if not isinstance(call, Mmap | Mremap):
+            return 0
+        pages = call.pages or (call.range.count if isinstance(call, Mremap) else 0)
+        hint = process.mmap_hint
+        free = process.free_address(pages)
+        process.mmap_hint = hint
+        return free
 
     def snapshot(self) -> Snapshot:
         """The state, made normal."""
@@ -80,6 +101,21 @@ class GuestSide:
         for answer in self.guest.batch(["reset", "spawn 0", f"0 heap {HEAP_AT:#x}"]):
             if not answer.ok:
                 raise OSError(answer.value, f"the guest cannot begin: {errorcode.get(answer.value, answer.value)}")
+
+    def observed(self, series: type[Kernel]) -> type[Kernel]:
+        """A series with what this kernel's stable release took over from later ones, as far as a trial shows it.
+
+        That is VM_MAYBE_GUARD, a flag of VMAs with guards (v6.19; 6.18.44 has it).
+        """
+        self.start()
+        place, advice = f"{ARENA:#x} {PAGE_SIZE:#x}", ADVICE["guard-install"]
+        self.guest.batch(
+            [f"0 mmap {place} 3 {MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS}", f"0 madvise {place} {advice}"]
+        )
+        vmas = self.snapshot({"P0": 0}, ["P0"]).processes[0].vmas
+        if not any("gu" in vma.flags.split() for vma in vmas) or series.prepare_guards is Kernel.prepare_guards:
+            return series
+        return type(series.__name__, (series,), {"prepare_guards": Kernel.prepare_guards})
 
     def perform(self, commands: list[str]) -> str | None:
         """Carry out commands up to the first that fails; the name of its errno."""

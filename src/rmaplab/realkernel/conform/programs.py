@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 from rmaplab.check.execute import NO_PLAN, Plan, execute
 from rmaplab.realkernel.conform.lowering import ARENA
 from rmaplab.realkernel.conform.performers import ModelSide
-from rmaplab.scenario import Fail, Mmap
+from rmaplab.scenario import Fail, Mmap, Read, Write
 from rmaplab.scenario.generator import Generator
 
 if TYPE_CHECKING:
@@ -74,6 +74,8 @@ def draw(
         if failing and random.random() < _FAILING:
             plan = Plan(random.randint(1, 6), random.random() < 0.4, random.choice(("rmap", "rmap", "vma")))
             program.append(Fail(plan.n, plan.nowait, plan.kind))
+            if isinstance(call, Read | Write):  # what fails at a later page of several is tried again by the kernel
+                call = dataclasses.replace(call, range=dataclasses.replace(call.range, last=call.range.first))
         program.append(call)
         execute(cast("Monitor", side.kernel), call, plan, check=False)
     return program

@@ -76,8 +76,8 @@ class Pair:
     """The two that perform, and the tally of what they did."""
 
     def __init__(self, series: type[Kernel], guest: Guest) -> None:
-        self.series = series
         self.guest = GuestSide(guest)
+        self.series = self.guest.observed(series)
         self.is_user_mode = guest.target().machine.arch == "um"
         self.tally = Conformance(guest.release, series.name)
 
