@@ -95,7 +95,7 @@ def build(package: Path, fragment: str, work: Path, log: Path, tell: Callable[[s
     _mend(source)
     out.mkdir()
     make = ["make", "-C", str(source), "ARCH=um", f"O={out}", f"-j{len(os.sched_getaffinity(0))}"]
-    with log.open("w", encoding="utf-8") as file:
+    with log.open("w", encoding="utf-8", buffering=1) as file:
         _configure(make, out / ".config", fragment, file, tell)
         failed = _make([*make, "linux"], file, tell)
         if failed and _LACKS_FILE in log.read_text(encoding="utf-8", errors="replace"):

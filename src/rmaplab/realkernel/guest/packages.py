@@ -170,8 +170,9 @@ class Archive:
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
         (self.folder / "empty").touch()
-        form = "$(REPO_URI) $(RELEASE)"
-        targets = run(["apt-get", "indextargets", "--format", form, "Identifier: Packages"], "apt's sources")
+        # Without --no-release-info a system that was never updated tells nothing.
+        tell = ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE)"]
+        targets = run([*tell, "Identifier: Packages"], "apt's sources")
         line = f"deb [arch=amd64 signed-by={KEYS}] {mirror(self.suite, targets)} {self.suite} main\n"
         (self.folder / "sources.list").write_text(line, encoding="utf-8")
         self._apt("update")
