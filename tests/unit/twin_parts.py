@@ -61,3 +61,34 @@ def mapped_pages(kernel):
             if entry.present and entry.folio.anon:
                 found.setdefault(entry.folio, set()).add(entry.page)
     return found
+
+
+def damage(memory, random):
+    """Spoil an image: random bytes, words from elsewhere, pointers to other objects, pages that are gone."""
+    numbers = sorted(memory.pages)
+    words = [(number, at) for number in numbers for at in range(0, 4096, 8)]
+    pointers = [place for place in words if _is_pointer(memory, *place)]
+    match random.choice(("bytes", "words", "pointers", "pointers", "pages")):
+        case "bytes":
+            for _ in range(random.choice((1, 30, 300))):
+                memory.pages[random.choice(numbers)][random.randrange(4096)] = random.randrange(256)
+        case "words":
+            for _ in range(random.choice((1, 50))):
+                _copy_word(memory, random.choice(words), random.choice(words))
+        case "pointers":
+            for _ in range(random.choice((1, 5, 50))):
+                _copy_word(memory, random.choice(pointers), random.choice(pointers))
+        case "pages":
+            for number in random.sample(numbers, max(1, len(numbers) // 10)):
+                del memory.pages[number]
+
+
+def _is_pointer(memory, number, at):
+    """To kernel memory, or of a page table to another one."""
+    word = int.from_bytes(memory.pages[number][at : at + 8], "little")
+    return word >> 48 == 0xFFFF or (word & 1 and word >> 32 == 0)
+
+
+def _copy_word(memory, source, target):
+    word = memory.pages[source[0]][source[1] : source[1] + 8]
+    memory.pages[target[0]][target[1] : target[1] + 8] = word

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["rebuild"]
 
 T = TypeVar("T")
+MOST_ORDER = 18  # of x86-64's pages of 1 GiB
 
 
 def rebuild(snapshot: Snapshot, series: type[Kernel]) -> Monitor:
@@ -236,6 +237,8 @@ class _Builder:
     # --- pages -------------------------------------------------------------------------------
 
     def folio(self, view: FolioView) -> None:
+        if not 0 <= view.order <= MOST_ORDER:
+            raise InputError(f"{view.id} has the order {view.order}; the largest page has {MOST_ORDER}")
         folio = self.folios[view.id] = Folio(number(view.id, "folio"), view.order)
         folio.mapping = None if view.mapping is None else self.anon_vma(view.mapping)
         folio.index, folio.mapcount, folio.pins = view.index, view.mapcount, view.pins

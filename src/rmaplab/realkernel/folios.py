@@ -20,6 +20,7 @@ _ENTRIES = 512  # of 8 bytes in a table of any level
 _FRAME = 0x000F_FFFF_FFFF_F000  # the physical address in an entry
 _WORD = (1 << 64) - 1
 _PTE_MARKER, _GUARD = 31, 4  # swapops.h: the type of markers, and the bit of a guard
+_MOST_ORDER = 18  # of pages of 1 GiB
 _MOST_SWAPFILES = 23  # types above are migration, device and hardware-error entries
 
 
@@ -68,6 +69,9 @@ class FolioReader:
         self.bits = BITS[target.machine.arch]
         layout = target.layout
         self.page_size = layout.size("page")
+        self.places: dict[
+            int, tuple[int, int]
+        ] = {}  # what each page table is about: without it they may go in circles
         index = "index" if layout.has("folio.index") else "__folio_index"
         compound = "compound_info" if layout.has("page.compound_info") else "compound_head"
         self.page = layout.fields("page", (compound, "Q"))
@@ -122,8 +126,9 @@ class FolioReader:
         mapped = present | self.bits.protnone
         for task, start, end, table, base in ranges:
             entries = words[table]
-            if entries is None:
-                self.graph.remarks.append(f"the page table at {table:#x} cannot be read")
+            if entries is None or self.places.setdefault(table, (shift, base)) != (shift, base):
+                what = "cannot be read" if entries is None else "is used in two places"
+                self.graph.remarks.append(f"the page table at {table:#x} {what}")
                 continue
             low = (start - base) >> shift & _ENTRIES - 1
             for at in range(low, min(_ENTRIES, ((end - 1 - base) >> shift) + 1)):
@@ -229,4 +234,7 @@ class FolioReader:
             self.graph.remarks.append(f"the large folio at {head:#x} cannot be read")
             return 0, 0, 0
         flags, mapcount, entire, pins = self.large.unpack(data)
+        if flags & 0xFF > _MOST_ORDER:
+            self.graph.remarks.append(f"the large folio at {head:#x} cannot have the order {flags & 0xFF}")
+            return 0, 0, 0
         return flags & 0xFF, mapcount if mapcount >= 0 else entire, pins

@@ -81,9 +81,12 @@ class Target:
             raise InputError(
                 f"init_task at {error.address:#x} cannot be read: not the kernel these types are of?"
             ) from error
-        for _ in range(MOST_TASKS):
-            if node == head or wanted == set():
+        seen: set[int] = set()
+        while node != head and wanted != set():
+            if node in seen or len(seen) == MOST_TASKS:
+                remarks.append("the list of tasks does not end")
                 break
+            seen.add(node)
             try:
                 _, node, _, tgid, comm, mm = self._read_task(node - self.layout.offset("task_struct.tasks"))
             except FaultError as error:
@@ -93,8 +96,6 @@ class Target:
                 found[tgid] = Task(tgid, comm.split(b"\0")[0].decode("utf-8", "replace"), mm)
                 if wanted is not None:
                     wanted.discard(tgid)
-        else:
-            remarks.append("the list of tasks does not end")
         return [found[pid] for pid in sorted(found)]
 
     def _read_task(self, address: int) -> tuple[int, int, int, int, bytes, int]:
