@@ -21,6 +21,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
@@ -281,6 +282,18 @@ static void serve(int slot)
 
 /* ---- the controller ----------------------------------------------------------- */
 
+/* Nothing is left in its pipe for the next process of the slot. */
+static void forget(int slot)
+{
+	struct request request;
+	int size;
+
+	while (!ioctl(pipes[slot][0], FIONREAD, &size) && size > 0)
+		if (read(pipes[slot][0], &request, sizeof(request)) <= 0)
+			break;
+	shared->pid[slot] = 0;
+}
+
 /* A slot that dies by itself answers no more: this does it for the slot. */
 static void on_child(int signal_number)
 {
@@ -293,7 +306,7 @@ static void on_child(int signal_number)
 			;
 		if (slot == SLOTS)
 			continue;
-		shared->pid[slot] = 0;
+		forget(slot);
 		if (shared->busy == slot) {
 			shared->busy = -1;
 			end = put_text(line, "died ");
@@ -323,7 +336,7 @@ static void spawn(int slot)
 	answer(pid < 0 ? -errno : pid, -1);
 }
 
-/* Its address space is gone when this returns; nothing is left in its pipe. */
+/* Its address space is gone when this returns. */
 static void end_slot(int slot, int kill_it)
 {
 	static const struct request leave = { .verb = EXIT };
@@ -338,12 +351,16 @@ static void end_slot(int slot, int kill_it)
 		kill(pid, SIGKILL);
 	while (waitpid(pid, NULL, __WALL) < 0 && errno == EINTR)
 		;
-	shared->pid[slot] = 0;
+	forget(slot);
 	watch_children(1);
 }
 
 static void end_all(void)
 {
+	watch_children(0);
+	for (int slot = 0; slot < SLOTS; slot++)
+		if (shared->pid[slot])
+			kill(shared->pid[slot], SIGKILL);
 	for (int slot = 0; slot < SLOTS; slot++)
 		end_slot(slot, 1);
 }

@@ -2,7 +2,7 @@
 """A distribution's kernel as a guest, in QEMU: its memory is a file that is read while the guest runs.
 
 No KVM, no root.  The kernel is told to stay where it was linked to (nokaslr),
-and talks over a virtio console.
+and talks over a virtio serial port.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SHARED_MEMORY = Path("/dev/shm")
 _STARTS = 20.0  # seconds in which QEMU makes its sockets
 _KERNEL_OPTIONS = (
     *("console=ttyS0", "quiet", "nokaslr", "slab_nomerge", "panic=-1", "mitigations=off"),
-    *("transparent_hugepage=never", "audit=0", "GUEST_CHANNEL=/dev/hvc0"),
+    *("transparent_hugepage=never", "audit=0", "GUEST_CHANNEL=/dev/vport0p1"),
 )
 
 _FUNCTIONS = ("kmem_cache_alloc_noprof", "kmem_cache_alloc")  # the first since v6.10
@@ -138,7 +138,7 @@ class QemuGuest(Guest):
 
     @property
     def channel(self) -> tuple[int, int]:
-        """Its virtio console."""
+        """Its virtio serial port, which has no terminal in between."""
         assert self._channel is not None
         return self._channel.fileno(), self._channel.fileno()
 
@@ -218,5 +218,5 @@ def _command(kernel: Kernel, files: _Files, options: tuple[str, ...]) -> list[st
         *("-serial", f"file:{files.console}", "-device", "vmcoreinfo"),
         *("-qmp", f"unix:{files.qmp},server=on,wait=off"),
         *("-chardev", f"socket,id=control,path={files.control},server=on,wait=off"),
-        *("-device", "virtio-serial-pci", "-device", "virtconsole,chardev=control"),
+        *("-device", "virtio-serial-pci", "-device", "virtserialport,chardev=control,name=guest"),
     ]
