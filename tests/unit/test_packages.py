@@ -121,6 +121,15 @@ def test_without_apt_the_remedy_is_told(tmp_path, monkeypatch):
         Archive(tmp_path, "sid")
 
 
+SETTINGS = """\
+APT::Architecture "amd64";
+APT::Update::Post-Invoke:: "rm -f /var/cache/apt/archives/*.deb || true";
+Acquire::AllowInsecureRepositories "true";
+Acquire::http::Proxy "http://proxy.example.org/";
+Acquire::IndexTargets::deb::DEP-11::MetaKey "x";
+"""
+
+
 @pytest.fixture
 def apt(tmp_path, monkeypatch):
     """An apt whose calls are noted, with a mirror that has the index above."""
@@ -133,6 +142,8 @@ def apt(tmp_path, monkeypatch):
         calls.append(command)
         if "cat-file" in command:
             return INDEX
+        if "dump" in command:
+            return SETTINGS
         if "indextargets" in command:
             return "index\n" if "$(FILENAME)" in command else TARGETS if "--no-release-info" in command else ""
         if "download" in command:
@@ -150,10 +161,15 @@ def test_a_suite_has_a_root_of_its_own(tmp_path, apt):
     source = (tmp_path / "apt" / "sources.list").read_text()
     assert source.endswith("] http://mirror.example.org/debian/ trixie-backports main\n")
     assert f"signed-by={tmp_path / 'keys'}" in source
-    own = [word for call in apt if "update" in call for word in call if word.startswith("Dir::")]
+    settings = (tmp_path / "apt" / "apt.conf").read_text()
     for place in ("Etc::sourcelist", "State::lists", "State::status", "Cache"):
-        assert any(word.startswith(f"Dir::{place}={tmp_path}") for word in own), f"{place} is the system's"
-    assert not any("unauthenticated" in word.lower() or "insecure" in word.lower() for call in apt for word in call)
+        assert f'Dir::{place} "{tmp_path}' in settings, f"{place} is the system's"
+    assert 'Acquire::http::Proxy "http://proxy.example.org/";' in settings
+    assert "rm -f" not in settings, "a hook of the system's"
+    assert "unauthenticated" not in settings.lower()
+    assert 'Acquire::AllowInsecureRepositories "false";' in settings
+    assert "true" not in settings
+    assert all(f"APT_CONFIG={tmp_path / 'apt' / 'apt.conf'}" in call for call in apt if "update" in call)
 
 
 def test_a_package_is_fetched_in_its_version(tmp_path, apt):

@@ -106,7 +106,8 @@ class Progress:
             now = time.monotonic()
             if stage != self._stage or now - self.drawn > 0.2:
                 self.drawn = now
-                print(f"\r\x1b[K{self.name}: {what} ({now - self.began:.0f} s)", end="", file=sys.stderr, flush=True)
+                line = f"{self.name}: {what} ({now - self.began:.0f} s)"[: shutil.get_terminal_size().columns - 1]
+                print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
         elif stage != self._stage:
             print(f"{self.name}: {stage}", file=sys.stderr, flush=True)
         self._stage = stage

@@ -169,35 +169,43 @@ class Archive:
         for part in ("lists/partial", "cache/archives/partial"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
         (self.folder / "status").touch()
-        (self.folder / "empty").touch()
         # Without --no-release-info a system that was never updated tells nothing.
         tell = ["apt-get", "indextargets", "--no-release-info", "--format", "$(REPO_URI) $(RELEASE)"]
         targets = run([*tell, "Identifier: Packages"], "apt's sources")
         line = f"deb [arch=amd64 signed-by={KEYS}] {mirror(self.suite, targets)} {self.suite} main\n"
         (self.folder / "sources.list").write_text(line, encoding="utf-8")
+        (self.folder / "apt.conf").write_text(self._settings(), encoding="utf-8")
         self._apt("update")
 
-    def _apt(self, *words: str, folder: Path | None = None) -> str:
-        # Signatures and hashes are apt's part.  User "root" means here: no other user; that one could not write.
-        options = {
+    def _settings(self) -> str:
+        """How the system fetches (proxies and the like), and none of its hooks, which may change the system."""
+        kept = re.compile(r"Acquire::(?!Allow|IndexTargets|Languages|GzipIndexes)")
+        system = [line for line in run(["apt-config", "dump"], "apt's settings").splitlines() if kept.match(line)]
+        own = {
             "APT::Architecture": "amd64",
-            "APT::Architectures": "amd64",
-            "APT::Sandbox::User": "root",
+            "APT::Sandbox::User": "root",  # no other user: that one could not write here
             "APT::Update::Error-Mode": "any",
+            "Acquire::AllowDowngradeToInsecureRepositories": "false",
+            "Acquire::AllowInsecureRepositories": "false",
+            "Acquire::AllowWeakRepositories": "false",
             "Acquire::Languages": "none",
             "Acquire::Retries": "3",
             "Dir::Cache": str(self.folder / "cache"),
-            "Dir::Etc::preferences": str(self.folder / "empty"),
+            "Dir::Etc::main": "/dev/null",
+            "Dir::Etc::parts": "/dev/null",
+            "Dir::Etc::preferences": "/dev/null",
             "Dir::Etc::preferencesparts": "/dev/null",
             "Dir::Etc::sourcelist": str(self.folder / "sources.list"),
             "Dir::Etc::sourceparts": "/dev/null",
             "Dir::State::lists": str(self.folder / "lists"),
             "Dir::State::status": str(self.folder / "status"),
         }
-        given = [word for name, value in options.items() for word in ("-o", f"{name}={value}")]
+        return "\n".join([*system, *(f'{name} "{value}";' for name, value in own.items()), ""])
+
+    def _apt(self, *words: str, folder: Path | None = None) -> str:
         # `download` writes into the current folder.
-        chdir = ["env", "-C", str(folder)] if folder else []
-        return run([*chdir, "apt-get", "-qq", *given, *words], f"{self.suite}: apt-get {words[0]}")
+        env = ["env", *(["-C", str(folder)] if folder else []), f"APT_CONFIG={self.folder / 'apt.conf'}"]
+        return run([*env, "apt-get", "-qq", *words], f"{self.suite}: apt-get {words[0]}")
 
 
 @contextmanager
