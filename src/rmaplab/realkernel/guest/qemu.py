@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rmaplab.realkernel.guest.gdb import Allocations, Gdb
 from rmaplab.realkernel.guest.qmp import Qmp
 from rmaplab.realkernel.guest.um import die_with_parent
-from rmaplab.realkernel.guest.wire import Guest, GuestError
+from rmaplab.realkernel.guest.wire import Guest, GuestError, words_of
 from rmaplab.realkernel.memory import FileMemory
 from rmaplab.realkernel.x86_facts import SYMBOLS, X86Facts, boot_segments
 
@@ -33,8 +33,8 @@ MEMORY = 256 << 20  # bytes of guest memory
 _SHARED_MEMORY = Path("/dev/shm")
 _STARTS = 20.0  # seconds in which QEMU makes its sockets
 _KERNEL_OPTIONS = (
-    *("console=ttyS0", "quiet", "nokaslr", "slab_nomerge", "panic=-1", "mitigations=off"),
-    *("transparent_hugepage=never", "audit=0", "GUEST_CHANNEL=/dev/vport0p1"),
+    *("console=ttyS0", "quiet", "nokaslr", "slab_nomerge", "panic=-1", "panic_on_warn=1"),
+    *("mitigations=off", "transparent_hugepage=never", "audit=0", "GUEST_CHANNEL=/dev/vport0p1"),
 )
 
 _FUNCTIONS = ("kmem_cache_alloc_noprof", "kmem_cache_alloc")  # the first since v6.10
@@ -143,13 +143,9 @@ class QemuGuest(Guest):
         return self._channel.fileno(), self._channel.fileno()
 
     def last_words(self) -> str:
-        """The last line of its console, or else of what QEMU says."""
-        for path in (self.files.console, self.files.folder / "log"):
-            text = path.read_text("utf-8", "replace") if path.exists() else ""
-            lines = [line.strip() for line in text.splitlines() if line.strip()]
-            if lines:
-                return lines[-1]
-        return ""
+        """What its console says happened, or else QEMU."""
+        paths = [path for path in (self.files.console, self.files.folder / "log") if path.exists()]
+        return next(filter(None, (words_of(path.read_text("utf-8", "replace")) for path in paths)), "")
 
     # --- reading it ------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import tempfile
 from typing import TYPE_CHECKING
 
 from rmaplab.realkernel.guest.failslab import Failslab
-from rmaplab.realkernel.guest.wire import Guest, GuestError
+from rmaplab.realkernel.guest.wire import Guest, GuestError, words_of
 from rmaplab.realkernel.memory import ProcessMemory
 from rmaplab.realkernel.um_facts import UmFacts
 
@@ -48,7 +48,15 @@ class UmGuest(Failslab, Guest):
     def _boot(self) -> None:
         self.console.truncate(0)
         arguments = [f"mem={MEMORY}", f"initrd={self.kernel.initramfs}", "GUEST_CHANNEL=/dev/ttyS0"]
-        arguments += ["con=null", "con0=null,fd:2", "ssl0=fd:0,fd:1", "slab_nomerge", "quiet", "panic=-1"]
+        arguments += [
+            "con=null",
+            "con0=null,fd:2",
+            "ssl0=fd:0,fd:1",
+            "slab_nomerge",
+            "quiet",
+            "panic=-1",
+            "panic_on_warn=1",
+        ]
         try:
             self.process = subprocess.Popen(
                 [str(self.kernel.image), *arguments],
@@ -80,10 +88,9 @@ class UmGuest(Failslab, Guest):
         return self._target
 
     def last_words(self) -> str:
-        """The last line of its console."""
+        """What its console says happened."""
         self.console.seek(0)
-        lines = self.console.read().decode("utf-8", "replace").split("\n")
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+        return words_of(self.console.read().decode("utf-8", "replace"))
 
     def restart(self) -> None:
         """Kill it and boot another."""

@@ -45,13 +45,14 @@ if TYPE_CHECKING:
 
     from rmaplab.realkernel.target import Target
 
-__all__ = ["Answer", "Guest", "GuestDiedError", "GuestError", "GuestHangsError", "answer_of"]
+__all__ = ["Answer", "Guest", "GuestDiedError", "GuestError", "GuestHangsError", "answer_of", "words_of"]
 
 PATIENCE = 30.0  # seconds that a command may take
 BOOT_PATIENCE = 120.0
 AHEAD = 2048  # bytes of commands that are sent before the first is answered
 _CHUNK = 1 << 16
 _TOLD = 40  # commands that a report of a death repeats
+_COMPLAINTS = ("Kernel panic", "BUG:", "kernel BUG at", "Oops", "WARNING:")
 
 
 class GuestError(InputError):
@@ -84,6 +85,13 @@ def answer_of(line: str) -> Answer:
         return Answer({"ok": True, "err": False}[words[0]], int(words[1]), left)
     except (KeyError, IndexError, ValueError) as error:
         raise GuestError(f"the guest answers {line!r}, which is no answer") from error
+
+
+def words_of(console: str) -> str:
+    """The line of a guest's console that says best what happened: its first complaint, or else its last line."""
+    lines = [line.strip() for line in console.splitlines() if line.strip()]
+    complaints = (line for line in lines if any(word in line for word in _COMPLAINTS))
+    return next(complaints, lines[-1] if lines else "")
 
 
 class Guest(ABC):
