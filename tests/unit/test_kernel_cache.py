@@ -291,6 +291,15 @@ def test_the_command_lists_what_is_there(folder, capsys):
     assert sum("is not there" in line for line in lines) == len(KERNELS) + len(OPTIONAL) - 1
 
 
+def test_the_command_removes_what_was_replaced(folder, capsys):
+    for version, key in (("6.12.9", "one"), ("6.12.10", "two")):
+        put("deb-6.12", version, key, folder)
+    assert kernels.main(["--prune"]) == 0
+    assert kernels.main(["--prune"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["removed one", "nothing to remove"]
+    assert find("deb-6.12").image.exists()
+
+
 def test_the_command_makes_what_is_named(debian, capsys):
     assert kernels.main(["deb-6.1", "deb-7.0"]) == 0
     assert [line.split(",")[0] for line in capsys.readouterr().out.splitlines()] == ["deb-6.1: 1-1", "deb-7.0: 1-1"]

@@ -172,6 +172,19 @@ def test_a_suite_has_a_root_of_its_own(tmp_path, apt):
     assert all(f"APT_CONFIG={tmp_path / 'apt' / 'apt.conf'}" in call for call in apt if "update" in call)
 
 
+def test_for_a_suite_that_is_not_trusted_the_remedy_is_told(tmp_path, apt, monkeypatch):
+    quiet = packages.run
+
+    def refuse(command, failed):
+        if "update" in command:
+            raise InputError("The repository is not signed.")
+        return quiet(command, failed)
+
+    monkeypatch.setattr(packages, "run", refuse)
+    with pytest.raises(InputError, match=r"not signed\..*apt-get install debian-archive-keyring$"):
+        _ = Archive(tmp_path / "apt", "trixie-backports").packages
+
+
 def test_a_package_is_fetched_in_its_version(tmp_path, apt):
     (tmp_path / "down").mkdir()
     path = Archive(tmp_path / "apt", "trixie-backports").fetch(Package("made-up", "1-2"), tmp_path / "down")

@@ -39,7 +39,7 @@ from rmaplab.realkernel.guest.recipes import RECIPES, choose_package, configurat
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-__all__ = ["TOOLS", "Progress", "Tool", "lacking", "main", "make"]
+__all__ = ["TOOLS", "Progress", "Tool", "lacking", "main", "make", "prune"]
 
 INTERRUPTED = 130
 
@@ -217,6 +217,17 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
         os.close(lock)
 
 
+def prune(progress: Progress) -> list[str]:
+    """Remove kernels that no name stands for any longer: older versions, other configurations; their keys."""
+    folder = cache_folder()
+    with _locked(folder, progress):
+        used = {kernel.key for name in (*KERNELS, *OPTIONAL) if (kernel := find(name))}
+        keys = sorted(place.name for place in (folder / "made").glob("*") if place.name not in used)
+        for key in keys:
+            shutil.rmtree(folder / "made" / key)
+    return keys
+
+
 def _list() -> None:
     print(f"cache: {cache_folder()}")
     for name in (*KERNELS, *OPTIONAL):
@@ -237,7 +248,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Make the named kernels, without names all but the optional; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m rmaplab.realkernel.guest.kernels", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join((*KERNELS, *OPTIONAL))}")
-    parser.add_argument("--list", action="store_true", help="tell what is there, and make nothing")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--list", action="store_true", help="tell what is there, and make nothing")
+    other.add_argument("--prune", action="store_true", help="remove those that newer ones have replaced")
     args = parser.parse_args(argv)
     before = signal.signal(signal.SIGTERM, _stop)
     progress = Progress()
@@ -247,6 +260,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise UsageError(missing(name))
         if args.list:
             _list()
+        elif args.prune:
+            print("\n".join(f"removed {key}" for key in prune(progress)) or "nothing to remove")
         else:
             make(args.names or KERNELS, progress)
         return 0
@@ -254,6 +269,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         progress.clear()
         print(f"rmaplab: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # `… --list | head` ends quietly.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return InputError.exit_code
     except (OSError, subprocess.SubprocessError) as error:
         progress.clear()
         print(f"rmaplab: the system refused: {error}", file=sys.stderr)

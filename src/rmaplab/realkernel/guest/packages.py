@@ -175,7 +175,12 @@ class Archive:
         line = f"deb [arch=amd64 signed-by={KEYS}] {mirror(self.suite, targets)} {self.suite} main\n"
         (self.folder / "sources.list").write_text(line, encoding="utf-8")
         (self.folder / "apt.conf").write_text(self._settings(), encoding="utf-8")
-        self._apt("update")
+        try:
+            self._apt("update")
+        except InputError as error:
+            if "not signed" not in str(error):
+                raise
+            raise InputError(f"{error} The keys may be too old: apt-get install debian-archive-keyring") from error
 
     def _settings(self) -> str:
         """How the system fetches (proxies and the like), and none of its hooks, which may change the system."""
