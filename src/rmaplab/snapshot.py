@@ -9,9 +9,12 @@ in allocation history are equal.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from rmaplab.notebook import HtmlTable
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = [
     "AnonVmaView",
@@ -171,3 +174,35 @@ class Snapshot(HtmlTable):
     def as_dict(self) -> dict[str, Any]:
         """The state as JSON-ready dictionaries and lists."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Self:
+        """Read what :meth:`as_dict` made, and JSON made of that; more keys do not matter.
+
+        :class:`KeyError`, :class:`TypeError` or :class:`ValueError` for anything else.
+        """
+        return cls(
+            processes=tuple(
+                ProcessView(
+                    process["name"],
+                    process["mm"],
+                    tuple(VmaView(**{**vma, "chain": tuple(vma["chain"])}) for vma in process["vmas"]),
+                )
+                for process in document["processes"]
+            ),
+            anon_vmas=tuple(AnonVmaView(**{**av, "tree": tuple(av["tree"])}) for av in document["anon_vmas"]),
+            folios=tuple(
+                FolioView(**{**folio, "ptes": tuple(PteView(**pte) for pte in folio["ptes"])})
+                for folio in document["folios"]
+            ),
+            slab=SlabView(**document["slab"]),
+            swap=tuple(
+                SwapView(**{**slot, "ptes": tuple(SwapPteView(**pte) for pte in slot["ptes"])})
+                for slot in document["swap"]
+            ),
+            guards=tuple(GuardView(**guard) for guard in document["guards"]),
+            ksm=tuple(
+                KsmView(node["content"], tuple(KsmItemView(**item) for item in node["items"]))
+                for node in document["ksm"]
+            ),
+        )

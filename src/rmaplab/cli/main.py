@@ -14,7 +14,7 @@ import traceback
 from importlib import metadata
 from typing import TYPE_CHECKING
 
-from rmaplab.cli import check, conform, demo, doctor, list_, record, replay, run
+from rmaplab.cli import check, conform, demo, doctor, inspect, list_, record, replay, run
 from rmaplab.errors import InputError, RmaplabError, UsageError
 
 if TYPE_CHECKING:
@@ -28,11 +28,12 @@ _VERBS = {
     "check": check,
     "record": record,
     "replay": replay,
+    "inspect": inspect,
     "conform": conform,
     "list": list_,
     "doctor": doctor,
 }
-_PLANNED = ("fuzz", "shrink", "compare", "inspect", "explain", "explore", "export")
+_PLANNED = ("fuzz", "shrink", "compare", "explain", "explore", "export")
 INTERRUPTED = 130
 
 

@@ -105,7 +105,10 @@ class RawFolio:
 
 @dataclass(slots=True)
 class Graph:
-    """Everything, by address; ``remarks`` say what could not be read: the graph is incomplete then."""
+    """Everything, by address; ``remarks`` say what could not be read: the graph is incomplete then.
+
+    ``addresses`` are those of objects by their names in the last snapshot.
+    """
 
     release: str = ""
     tasks: list[Task] = field(default_factory=list)
@@ -120,6 +123,7 @@ class Graph:
     remarks: list[str] = field(default_factory=list)
     unread: set[int] = field(default_factory=set)
     visited: set[int] = field(default_factory=set)
+    addresses: dict[str, int] = field(default_factory=dict)
 
     def snapshot(self, names: Mapping[int, str] | None = None, layout: Layout | None = None) -> Snapshot:
         """As the model's snapshots are, numbered in order of appearance.
@@ -127,7 +131,11 @@ class Graph:
         ``names`` are those of processes by id, by default ``comm:pid``.  With
         a layout, the objects' bytes are counted.
         """
-        return _Numbering(self, names).snapshot(layout)
+        numbering = _Numbering(self, names)
+        snapshot = numbering.snapshot(layout)
+        self.addresses = {name: address for names in (numbering.av, numbering.vma) for address, name in names.items()}
+        self.addresses |= {f"folio{number}": address for number, address in enumerate(self.folios)}
+        return snapshot
 
 
 class _Numbering:

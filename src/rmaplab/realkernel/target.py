@@ -65,6 +65,9 @@ class Target:
         )
         self._known: dict[int, Task] = {}
 
+    def close(self) -> None:
+        """Let go of what it is read by."""
+
     def tasks(self, pids: Collection[int] | None = None, remarks: list[str] | None = None) -> list[Task]:
         """The processes that have an address space, by id, or those of them that are asked for.
 

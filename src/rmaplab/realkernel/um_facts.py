@@ -5,46 +5,47 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rmaplab.errors import InputError
+from rmaplab.realkernel.drgn_here import import_drgn
 from rmaplab.realkernel.layout import Layout
+from rmaplab.realkernel.memory import ProcessMemory
 from rmaplab.realkernel.target import Machine, Target
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rmaplab.realkernel.memory import Memory
 
-__all__ = ["UmFacts"]
+__all__ = ["UmFacts", "open_um"]
 
 _SYMBOLS = ("init_task", "uml_physmem", "mem_map")
-NEEDS_DRGN = "drgn is not installed: pip install 'rmaplab[kernel]'"
 
 
 @dataclass(frozen=True, slots=True)
 class UmFacts:
-    """Layout, addresses of symbols, and the number of page-table levels."""
+    """Layout, addresses of symbols, the number of page-table levels, and the release."""
 
     layout: Layout
     symbols: dict[str, int]
     levels: int
+    release: str
 
     @classmethod
-    def learn(cls, pid: int, image: Path, levels: int) -> Self:
+    def learn(cls, pid: int, image: Path) -> Self:
         """From the running process and its binary; :class:`InputError` without drgn or debug symbols."""
-        try:
-            import drgn
-        except ImportError as error:
-            raise InputError(NEEDS_DRGN) from error
+        drgn = import_drgn()
         prog: Any = drgn.Program()
         try:
             prog.set_pid(pid)
             prog.load_debug_info([str(image)])
             symbols = {name: int(prog.symbol(name).address) for name in _SYMBOLS}
+            release = prog["init_uts_ns"].name.release.string_().decode()
+            # Folded tables are structures of the table above (pgtable-nopud.h): three levels until v6.12.
+            levels = 4 if prog.type("pud_t").type.members[0].name == "pud" else 3
         except (LookupError, OSError, drgn.MissingDebugInfoError) as error:
             raise InputError(f"{image}: {error}; a user-mode kernel with debug symbols is needed") from error
-        return cls(Layout.of_drgn(prog), symbols, levels)
+        return cls(Layout.of_drgn(prog), symbols, levels, release)
 
     @classmethod
     def load(cls, path: Path) -> Self | None:
@@ -52,14 +53,15 @@ class UmFacts:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             layout = Layout(document["sizes"], document["offsets"], document["enums"])
-            return cls(layout, document["symbols"], document["levels"])
+            return cls(layout, document["symbols"], document["levels"], document["release"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def save(self, path: Path) -> None:
         """Keep it beside the kernel."""
         document = {"sizes": self.layout.sizes, "offsets": self.layout.offsets, "enums": self.layout.enums}
-        text = json.dumps({**document, "symbols": self.symbols, "levels": self.levels}, indent=1, sort_keys=True)
+        document |= {"symbols": self.symbols, "levels": self.levels, "release": self.release}  # type: ignore[dict-item]
+        text = json.dumps(document, indent=1, sort_keys=True)
         half = path.with_suffix(".new")
         half.write_text(text + "\n", encoding="utf-8")
         half.replace(path)
@@ -71,3 +73,11 @@ class UmFacts:
         )
         machine = Machine("um", self.levels, page_offset=physmem, vmemmap=mem_map)
         return Target(memory, self.layout, machine, self.symbols["init_task"], release)
+
+
+def open_um(pid: int, image: Path | None = None) -> Target:
+    """A user-mode kernel that runs as a process; ``image`` is its binary, by default what the process executes."""
+    binary = image or Path(f"/proc/{pid}/exe")
+    memory = ProcessMemory(pid)
+    facts = UmFacts.learn(pid, binary)
+    return facts.target(memory, facts.release)

@@ -1,183 +1,376 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Core dumps, /proc/kcore and QEMU guests, opened by drgn: with debug symbols, or with BTF and kallsyms alone.
+"""Kernels that drgn opens: core dumps, the running kernel, QEMU's guests, user-mode kernels.
 
-drgn finds VMCOREINFO and follows page tables; what lies where is read as from
-every other kernel.  This module and ``drgn_types`` are the ones that need it.
+Each needs types: those of a vmlinux with debug symbols, or BTF, from a file or
+out of the kernel's own memory.
 """
 
 from __future__ import annotations
 
+import logging
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.errors import InputError
 from rmaplab.realkernel.btf import Btf
-from rmaplab.realkernel.kallsyms import Vmcoreinfo, find_symbols
+from rmaplab.realkernel.drgn_types import register
+from rmaplab.realkernel.guest_symbols import VmcoreInfo, btf_in, find_note, read_symbols
 from rmaplab.realkernel.layout import Layout
-from rmaplab.realkernel.memory import FaultError
+from rmaplab.realkernel.memory import FaultError, ProcessMemory
 from rmaplab.realkernel.target import Machine, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["NEEDS_DRGN", "DrgnMemory", "btf_of", "open_core", "open_kcore", "open_qmp", "target_of"]
+    import drgn
 
-NEEDS_DRGN = "drgn is not installed: pip install 'rmaplab[kernel]'"
-_VARIABLES = ("init_task", "page_offset_base", "vmemmap_base")
-_BTF_SYMBOLS = ("__start_BTF", "__stop_BTF")
-_NEAR = 4096  # bytes between objects that are read at once
+    from rmaplab.realkernel.memory import Memory
+
+__all__ = ["DrgnMemory", "DrgnTarget", "open_core", "open_kcore", "open_pid", "open_qmp", "target_of"]
+
+NEEDS_DRGN = "drgn is not installed, which reads dumps and kernels with debug symbols: pip install 'rmaplab[kernel]'"
+
+_PAGE_OFFSET, _VMEMMAP = 0xFFFF_8880_0000_0000, 0xFFFF_EA00_0000_0000  # page_64_types.h, pgtable_64_types.h
+_DIRECT_MAP = 1 << 46  # bytes of it that are taken for physical memory, whatever KASLR does
+_RUNNING_BTF = Path("/sys/kernel/btf/vmlinux")
+_PIECE = 1 << 22  # bytes of a guest's memory that are searched at a time
+_BEYOND = 1 << 32  # where memory ends for good when it ends: below are holes
+_DUMP_MAGIC = b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedump"
 
 
-def _drgn() -> Any:  # noqa: ANN401 (drgn is an optional part)
+class DrgnMemory:
+    """The memory of a drgn Program.
+
+    ``page_offset``: where the kernel sees physical address 0, 0 if it is not
+    known; what lies there is read by its physical address, which saves drgn
+    the walk through the page tables.
+    """
+
+    def __init__(self, prog: drgn.Program) -> None:
+        import drgn
+
+        self.prog = prog
+        self.page_offset = 0
+        self._fault = drgn.FaultError
+
+    def read(self, address: int, size: int) -> bytes:
+        """Bytes at a virtual address; :class:`FaultError`."""
+        try:
+            return bytes(self._read(address, size))
+        except (self._fault, OverflowError, ValueError):
+            raise FaultError(address) from None
+
+    def read_many(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
+        """``size`` bytes at each address; None where they cannot be read."""
+        read, faults, found = self._read, (self._fault, OverflowError, ValueError), []
+        for address in addresses:
+            try:
+                found.append(read(address, size))
+            except faults:
+                found.append(None)
+        return found
+
+    def _read(self, address: int, size: int) -> Any:  # noqa: ANN401 (drgn is an optional part)
+        if self.page_offset and 0 <= address - self.page_offset < _DIRECT_MAP:
+            try:
+                return self.prog.read(address - self.page_offset, size, True)
+            except self._fault:
+                pass  # a dump may hold it by its virtual address alone
+        return self.prog.read(address, size)
+
+
+class DrgnTarget(Target):
+    """A kernel that drgn reads; ``prog`` is the Program, for whatever else is asked of it."""
+
+    def __init__(self, prog: drgn.Program, memory: Memory, layout: Layout, machine: Machine, release: str) -> None:
+        super().__init__(memory, layout, machine, _address(prog, "init_task"), release)
+        self.prog = prog
+
+
+# --- opening ---------------------------------------------------------------------------------------
+
+
+def open_core(core: Path | str, vmlinux: Path | str | None = None, btf: Path | str | None = None) -> DrgnTarget:
+    """A core dump of a kernel: ELF or kdump-compressed, as kdump, makedumpfile or QEMU write them.
+
+    ``vmlinux``: the kernel with debug symbols; ``btf``: a file with its BTF.
+    Without both the BTF is taken from the dump.  :class:`InputError` if it is
+    no such dump, not of this kernel, or has not got what is needed.
+    """
+    path = Path(core)
+    _check_dump(path)
+    prog = _program(lambda prog: prog.set_core_dump(str(path)), str(path), lambda: _note_in_file(path))
+    return _open(prog, str(path), vmlinux, btf)
+
+
+def open_kcore(vmlinux: Path | str | None = None, btf: Path | str | None = None) -> DrgnTarget:
+    """The running kernel through /proc/kcore, as root; types as for :func:`open_core`, or else its own BTF."""
+    if vmlinux is None and btf is None and _RUNNING_BTF.exists():
+        btf = _RUNNING_BTF
+    prog = _program(lambda prog: prog.set_kernel(), "/proc/kcore", lambda: None)
+    return _open(prog, "/proc/kcore", vmlinux, btf)
+
+
+def open_qmp(socket: Path | str, vmlinux: Path | str | None = None, btf: Path | str | None = None) -> DrgnTarget:
+    """A guest of QEMU by the socket of its ``-qmp`` option; types as for :func:`open_core`.
+
+    The guest may run on meanwhile.  Without ``-device vmcoreinfo`` the
+    note that describes the kernel is searched for in the guest's memory.
+    """
+    name = str(socket)
+    if Path(name).exists() and ":" in name and not name.startswith(("/", ".")):
+        name = f"./{name}"  # or drgn takes it for host and port
+
+    def note() -> bytes | None:
+        prog = _new_program()
+        prog.set_qemu_qmp(name)
+        return _note_in_guest(prog)
+
+    prog = _program(lambda prog: prog.set_qemu_qmp(name), name, note)
+    return _open(prog, name, vmlinux, btf)
+
+
+def open_pid(pid: int, binary: Path | str | None = None) -> DrgnTarget:
+    """A user-mode kernel: the process that it is, and its binary with debug symbols, /proc/PID/exe by default."""
+    path = str(binary) if binary is not None else f"/proc/{pid}/exe"
+    name = f"process {pid}"
+    prog = _new_program()
+    with _errors(name):
+        prog.set_pid(pid)
+    said = _load(prog, path)
+    try:
+        levels = _um_levels(prog)
+        physmem, mem_map = (_word(DrgnMemory(prog), _address(prog, symbol)) for symbol in ("uml_physmem", "mem_map"))
+        release = prog["init_uts_ns"].name.release.string_().decode("utf-8", "replace")
+    except LookupError as error:
+        why = f": {said}" if said else ""
+        raise InputError(
+            f"{name}: {error} in {path}{why}; a user-mode kernel with debug symbols is needed "
+            "(CONFIG_DEBUG_INFO_DWARF5)"
+        ) from error
+    except FaultError as error:
+        raise InputError(f"{name}: {error}: {path} is not what it runs") from error
+    machine = Machine("um", levels, page_offset=physmem, vmemmap=mem_map)
+    return DrgnTarget(prog, ProcessMemory(pid), Layout.of_drgn(prog), machine, release)
+
+
+def target_of(prog: drgn.Program) -> DrgnTarget:
+    """A Program of a kernel that has types already, such as the one of a drgn session; :class:`InputError`."""
+    import drgn
+
+    if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
+        raise InputError("the program is not a Linux kernel")
+    memory = DrgnMemory(prog)
+    info = _info(prog)
+    machine = _x86_machine(prog, memory, info)
+    layout = Layout.of_drgn(prog)
+    try:
+        return DrgnTarget(prog, memory, layout, machine, info.release)
+    except LookupError as error:
+        raise InputError(f"{info.release}: {error}: give its vmlinux with debug symbols") from error
+
+
+# --- what they share ---------------------------------------------------------------------------------
+
+
+def _new_program(note: bytes | None = None) -> drgn.Program:
     try:
         import drgn
     except ImportError as error:
         raise InputError(NEEDS_DRGN) from error
-    return drgn
+    if note is None:
+        return drgn.Program()
+    return drgn.Program(drgn.Platform(drgn.Architecture.X86_64), vmcoreinfo=note)
 
 
-class DrgnMemory:
-    """The memory of a drgn Program; objects that lie close together are read at once."""
-
-    def __init__(self, prog: Any) -> None:  # noqa: ANN401
-        self.prog = prog
-        self.fault: type[Exception] = _drgn().FaultError
-
-    def read(self, address: int, size: int) -> bytes:
-        """Bytes of the kernel; :class:`FaultError`."""
-        try:
-            return bytes(self.prog.read(address, size))
-        except (self.fault, ValueError, OverflowError) as error:
-            raise FaultError(address) from error
-
-    def read_many(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
-        """``size`` bytes at each address; None where they cannot be read."""
-        found: dict[int, bytes | None] = {}
-        run: list[int] = []
-        for address in sorted(set(addresses)):
-            if run and address - run[0] + size > max(_NEAR, size):
-                self._read_run(run, size, found)
-                run = []
-            run.append(address)
-        if run:
-            self._read_run(run, size, found)
-        return [found[address] for address in addresses]
-
-    def _read_run(self, run: list[int], size: int, found: dict[int, bytes | None]) -> None:
-        start = run[0]
-        try:
-            data = self.read(start, run[-1] - start + size)
-            found.update((address, data[address - start : address - start + size]) for address in run)
-        except FaultError:
-            for address in run:
-                try:
-                    found[address] = self.read(address, size)
-                except FaultError:
-                    found[address] = None
-
-
-def open_core(path: Path, *, vmlinux: Path | None = None, btf: Path | None = None) -> Target:
-    """A core dump (kdump's, QEMU's); ``vmlinux`` has its debug symbols, or ``btf`` its BTF, if the dump has not.
-
-    :class:`InputError` for what is no core of a kernel, or not of this one.
-    """
-    return _opened(str(path), lambda prog: prog.set_core_dump(str(path)), vmlinux, btf)
-
-
-def open_kcore(*, vmlinux: Path | None = None, btf: Path | None = None) -> Target:
-    """The running kernel by /proc/kcore; root."""
-    running = Path("/sys/kernel/btf/vmlinux")
-    if vmlinux is None and btf is None and running.exists():
-        btf = running
-    return _opened("/proc/kcore", lambda prog: prog.set_kernel(), vmlinux, btf)
-
-
-def open_qmp(socket: str, *, vmlinux: Path | None = None, btf: Path | None = None) -> Target:
-    """A running QEMU guest by its QMP socket, if it has the device ``vmcoreinfo``."""
-    return _opened(socket, lambda prog: prog.set_qemu_qmp(socket), vmlinux, btf)
-
-
-def _opened(name: str, attach: Callable[[Any], None], vmlinux: Path | None, btf: Path | None) -> Target:
-    drgn = _drgn()
-    prog = drgn.Program()
-    for given in (vmlinux, btf):
-        if given is not None and not given.is_file():
-            raise InputError(f"{given}: no such file")
+@contextmanager
+def _errors(name: str) -> Iterator[None]:
+    """What drgn cannot open, in one line."""
     try:
-        attach(prog)
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise InputError(f"{name}: cannot be opened as a kernel: {why}") from error
-    if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
-        raise InputError(
-            f"{name}: has no VMCOREINFO, so no Linux kernel is seen in it; "
-            "QEMU needs `-device vmcoreinfo` and a guest with the module qemu_fw_cfg"
-        )
-    return target_of(prog, name=name, vmlinux=vmlinux, btf=btf)
+        yield
+    except PermissionError as error:
+        raise InputError(f"{name}: {error.strerror}; ask as root, or as whom it belongs to") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot be opened: {error.strerror or error}") from error
+    except InputError:
+        raise
+    except Exception as error:
+        # drgn raises bare Exception for what libkdumpfile and QEMU refuse.
+        raise InputError(f"{name}: drgn cannot read it: {error}") from error
 
 
-def target_of(
-    prog: Any,  # noqa: ANN401
-    *,
-    name: str = "the program",
-    vmlinux: Path | None = None,
-    btf: Path | None = None,
-) -> Target:
-    """A drgn Program of a Linux kernel on x86-64: by the debug symbols it has, or by BTF and kallsyms."""
-    drgn = _drgn()
+def _program(open_it: Callable[[drgn.Program], None], name: str, note: Callable[[], bytes | None]) -> drgn.Program:
+    """A Program of a kernel; if it brings no VMCOREINFO with it, with the one that ``note`` finds."""
+    prog, refused = _new_program(), None
+    import drgn
+
+    try:
+        open_it(prog)
+    except OSError as error:
+        with _errors(name):
+            raise error
+    except Exception as error:
+        refused = error
+    if refused is None and prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
+        return prog
+    del prog  # QEMU serves one at a time
+    with _errors(name):
+        found = note()
+        if found is None:
+            why = f" ({refused})" if refused is not None else ""
+            raise InputError(
+                f"{name}: no VMCOREINFO in it{why}: it must be of a Linux kernel with CONFIG_VMCORE_INFO or "
+                "CONFIG_KEXEC, and all of its memory"
+            )
+        prog = _new_program(found)
+        open_it(prog)
+    return prog
+
+
+def _open(prog: drgn.Program, name: str, vmlinux: Path | str | None, btf: Path | str | None) -> DrgnTarget:
+    import drgn
+
+    if prog.platform.arch != drgn.Architecture.X86_64:
+        raise InputError(f"{name}: a kernel for {prog.platform.arch.name}: those of x86-64 are read")
+    info = _info(prog)
     if vmlinux is not None:
-        try:
-            prog.load_debug_info([str(vmlinux)])
-        except (OSError, ValueError, drgn.MissingDebugInfoError) as error:
-            raise InputError(f"{vmlinux}: not the debug symbols of {name}: {error}") from error
-    if prog.platform is None or prog.platform.arch != drgn.Architecture.X86_64:
-        raise InputError(f"{name}: a kernel of {prog.platform}; kernels of x86-64 are read")
-    memory, info = DrgnMemory(prog), Vmcoreinfo(prog["VMCOREINFO"].string_().decode("ascii", "replace"))
-    if _has_debug_symbols(prog):
-        layout = Layout.of_drgn(prog)
-        symbols = {name: int(prog.symbol(name).address) for name in _VARIABLES}
+        _load_vmlinux(prog, name, Path(vmlinux))
     else:
-        symbols = find_symbols(memory, info, (*_VARIABLES, *_BTF_SYMBOLS))
-        layout = Layout.of_btf(_btf(memory, symbols, btf, name))
-    if missing := [variable for variable in _VARIABLES if variable not in symbols]:
+        memory = DrgnMemory(prog)
+        symbols = read_symbols(memory, info)
+        types = Btf.of_file(btf) if btf is not None else btf_in(memory, symbols, name)
+        _check_types(types, info, name)
+        register(prog, lambda: (types, symbols))
+    return target_of(prog)
+
+
+def _info(prog: drgn.Program) -> VmcoreInfo:
+    return VmcoreInfo.parse(prog["VMCOREINFO"].string_())
+
+
+def _load(prog: drgn.Program, path: str) -> str:
+    """Let drgn take debug symbols from a file; what it says about that, which is no error to it."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    import drgn
+
+    logger, listener = logging.getLogger("drgn"), Listener(logging.WARNING)
+    before = logger.propagate
+    logger.addHandler(listener)
+    logger.propagate = False
+    try:
+        prog.load_debug_info([path])
+    except drgn.MissingDebugInfoError as error:
+        said.append(str(error).splitlines()[0])
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    finally:
+        logger.propagate = before
+        logger.removeHandler(listener)
+    return "; ".join(said)
+
+
+def _load_vmlinux(prog: drgn.Program, name: str, vmlinux: Path) -> None:
+    import drgn
+
+    if not vmlinux.is_file():
+        raise InputError(f"{vmlinux}: there is no such file; a vmlinux with debug symbols is needed")
+    said = _load(prog, str(vmlinux))
+    if prog.main_module().debug_file_status != drgn.ModuleFileStatus.HAVE:
+        build = _info(prog).values.get("BUILD-ID", "unknown")
         raise InputError(
-            f"{name}: its kernel has no symbol {', '.join(missing)} (CONFIG_KALLSYMS_ALL); give a vmlinux"
+            f"{vmlinux}: not the debug symbols of {name}, which is of {_info(prog).release} with the build id "
+            f"{build}" + (f" (drgn: {said})" if said else "")
         )
+
+
+def _check_types(types: Btf, info: VmcoreInfo, name: str) -> None:
+    """:class:`InputError` for the types of another kernel: VMCOREINFO knows some sizes and offsets."""
+    for kind, find in (("SIZE", types.size), ("OFFSET", types.offset)):
+        for of, told in info.known(kind).items():
+            try:
+                found = find(of)
+            except KeyError:
+                continue
+            if found != told:
+                raise InputError(
+                    f"{types.name}: the types of another kernel: {of} is {found} there and {told} in {name}, "
+                    f"which is of {info.release}"
+                )
+
+
+# --- machines ----------------------------------------------------------------------------------------
+
+
+def _address(prog: drgn.Program, name: str) -> int:
+    return int(prog.symbol(name).address)
+
+
+def _word(memory: Memory, address: int) -> int:
+    return int.from_bytes(memory.read(address, 8), "little")
+
+
+def _x86_machine(prog: drgn.Program, memory: DrgnMemory, info: VmcoreInfo) -> Machine:
+    """By what VMCOREINFO tells, and the variables that hold what KASLR decided."""
+    levels = 5 if info.values.get("NUMBER(pgtable_l5_enabled)") == "1" else 4
+    places = []
+    for name, fixed in (("page_offset_base", _PAGE_OFFSET), ("vmemmap_base", _VMEMMAP)):
+        try:
+            places.append(_word(memory, _address(prog, name)))
+        except LookupError:
+            places.append(fixed if levels == 4 else 0)  # without CONFIG_DYNAMIC_MEMORY_LAYOUT
+        except FaultError:
+            places.append(0)
+    memory.page_offset = places[0]
+    return Machine("x86_64", levels, page_offset=places[0], vmemmap=places[1])
+
+
+def _um_levels(prog: drgn.Program) -> int:
+    """Levels of page tables: a folded one is a struct of the one above it (pgtable-nopud.h, pgtable-nopmd.h)."""
+    levels = 2
+    for name, above in (("pmd_t", "pud"), ("pud_t", "p4d"), ("p4d_t", "pgd")):
+        if prog.type(name).type.members[0].name != above:
+            levels += 1
+    return levels
+
+
+# --- VMCOREINFO where nothing points to it ----------------------------------------------------------------
+
+
+def _check_dump(path: Path) -> None:
     try:
-        page_offset, vmemmap = (
-            int.from_bytes(memory.read(symbols[variable], 8), "little") for variable in _VARIABLES[1:]
-        )
-    except FaultError as error:
-        raise InputError(f"{name}: {error}: the symbols are another kernel's, or the dump is cut off") from error
-    levels = 5 if info.numbers.get("pgtable_l5_enabled") else 4
-    machine = Machine("x86_64", levels, page_offset=page_offset, vmemmap=vmemmap)
-    return Target(memory, layout, machine, symbols["init_task"], info.release)
+        with path.open("rb") as file:
+            magic = file.read(8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    if not magic.startswith(_DUMP_MAGIC):
+        raise InputError(f"{path}: not a core dump: neither ELF nor kdump-compressed")
 
 
-def _has_debug_symbols(prog: Any) -> bool:  # noqa: ANN401
-    try:
-        prog.type("struct anon_vma_chain")
-    except LookupError:
-        return False
-    return True
+def _note_in_file(path: Path) -> bytes | None:
+    import mmap
+
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return find_note(data)
 
 
-def btf_of(prog: Any) -> Btf:  # noqa: ANN401
-    """The BTF that a kernel has in its own memory; :class:`InputError`."""
-    memory, info = DrgnMemory(prog), Vmcoreinfo(prog["VMCOREINFO"].string_().decode("ascii", "replace"))
-    return _btf(memory, find_symbols(memory, info, _BTF_SYMBOLS), None, "the program")
+def _note_in_guest(prog: drgn.Program) -> bytes | None:
+    """Search all of a guest's memory, from the end of each hole on."""
+    import drgn
 
-
-def _btf(memory: DrgnMemory, symbols: dict[str, int], given: Path | None, name: str) -> Btf:
-    if given is not None:
-        return Btf.of_file(given)
-    start, stop = (symbols.get(symbol, 0) for symbol in _BTF_SYMBOLS)
-    if not start < stop:
-        raise InputError(
-            f"{name}: has neither debug symbols nor BTF: give --vmlinux FILE, "
-            "or --btf FILE, a copy of that kernel's /sys/kernel/btf/vmlinux"
-        )
-    try:
-        return Btf(memory.read(start, stop - start), f"{name}, its BTF")
-    except FaultError as error:
-        raise InputError(f"{name}: its BTF cannot be read: {error}; give --btf FILE") from error
+    at, before = 0, b""
+    while True:
+        try:
+            piece = bytes(prog.read(at, _PIECE, True))
+        except drgn.FaultError:
+            if at >= _BEYOND:
+                return None
+            piece = b""
+        if (found := find_note(before[-(1 << 16) :] + piece)) is not None:
+            return found
+        at, before = at + _PIECE, piece

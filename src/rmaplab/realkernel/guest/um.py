@@ -70,7 +70,7 @@ class UmGuest(Failslab, Guest):
             raise GuestError(f"{self.kernel.image}: cannot be started: {error.strerror}") from error
         self.greet()
         if self.facts is None:
-            self.facts = UmFacts.learn(self.process.pid, self.kernel.image, self.kernel.page_table_levels)
+            self.facts = UmFacts.learn(self.process.pid, self.kernel.image)
             self.facts.save(self.kernel.facts)
         memory = ProcessMemory(self.process.pid)
         self._target = self.facts.target(memory, self.release)
