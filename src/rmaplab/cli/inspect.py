@@ -42,9 +42,7 @@ _READINGS = 3  # after the first, of a machine that goes on
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     source = parser.add_argument_group("what to read (one of them)")
-    source.add_argument(
-        "snapshot", metavar="SNAPSHOT", nargs="?", help="a document that inspect or run wrote as JSON"
-    )
+    source.add_argument("snapshot", metavar="SNAPSHOT", nargs="?", help="what inspect or run printed as JSON")
     source.add_argument("--live", action="store_true", help="the running kernel, by BPF programs (root, BTF)")
     source.add_argument("--kcore", action="store_true", help="the running kernel, by /proc/kcore (root, drgn)")
     source.add_argument("--core", metavar="FILE", help="a core dump of a kernel (drgn)")

@@ -124,7 +124,7 @@ def _by_family(anon_vmas: list[AnonVmaView]) -> list[tuple[AnonVmaView, int]]:
     """Each with its level, parents before their children."""
     known = {av.id for av in anon_vmas}
     children: defaultdict[str, list[AnonVmaView]] = defaultdict(list)
-    tops = []
+    tops: list[AnonVmaView] = []
     for av in anon_vmas:
         (tops if av.parent == av.id or av.parent not in known else children[av.parent]).append(av)
     found: list[tuple[AnonVmaView, int]] = []
@@ -152,7 +152,8 @@ def _tree(
         x = label + _COLUMN * number + _COLUMN // 2
         title = f"{process.name} {vma.start:#x}-{vma.end:#x} {vma.flags}, {vma.end - vma.start >> 12} pages"
         text = f"{process.name} {vma.start >> 12:x}"[:22]
-        yield f'<g><title>{escape(title)}</title><text transform="translate({x + 4},{_HEAD - 8}) rotate(-60)">{escape(text)}</text></g>'
+        place = f"translate({x + 4},{_HEAD - 8}) rotate(-60)"
+        yield f'<g><title>{escape(title)}</title><text transform="{place}">{escape(text)}</text></g>'
         yield f'<line x1="{x}" y1="{_HEAD - 4}" x2="{x}" y2="{height - 8}"/>'
     for number, (av, level) in enumerate(drawn):
         y = _HEAD + _ROW * number + _ROW // 2

@@ -189,7 +189,7 @@ def _empty(snapshot: Snapshot) -> Iterator[Empty]:
 
 
 def _walks(snapshot: Snapshot, vmas: dict[str, VmaView]) -> Iterator[WalkCost]:
-    """Which entries of a tree overlap a folio: all, less those that end before it, less those that begin behind it."""
+    """How many entries of a tree overlap a folio: all but those that end before it or begin behind it."""
     bounds: dict[str, tuple[list[int], list[int], int]] = {}
     trees = {av.id: av.tree for av in snapshot.anon_vmas}
     for folio in snapshot.folios:

@@ -6,12 +6,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmaplab.errors import InputError
-from rmaplab.snapshot import AnonVmaView, FolioView, ProcessView, VmaView
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rmaplab.report.inspection import Inspection
+    from rmaplab.snapshot import AnonVmaView, FolioView, ProcessView, PteView, VmaView
 
 __all__ = ["place_text"]
 
