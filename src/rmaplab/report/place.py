@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rmaplab.report.inspection import Inspection
-    from rmaplab.snapshot import AnonVmaView, FolioView, ProcessView, PteView, VmaView
+    from rmaplab.snapshot import AnonVmaView, FolioView, ProcessView, VmaView
 
 __all__ = ["place_text"]
 
