@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from typing import TYPE_CHECKING, Any, Self
@@ -27,12 +28,16 @@ class Qmp:
         self.socket.settimeout(_PATIENCE)
         try:
             self.socket.connect(str(path))
-            self.file = self.socket.makefile("rwb")
-            self._receive()  # the greeting
         except OSError as error:
             self.socket.close()
             raise GuestError(f"{path}: QEMU does not listen: {error.strerror or error}") from error
-        self.execute("qmp_capabilities")
+        self.file = self.socket.makefile("rwb")
+        try:
+            self._receive()  # the greeting
+            self.execute("qmp_capabilities")
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         """It is connected."""
@@ -46,7 +51,8 @@ class Qmp:
 
     def close(self) -> None:
         """Hang up."""
-        self.file.close()
+        with contextlib.suppress(OSError):  # what was not sent
+            self.file.close()
         self.socket.close()
 
     def execute(self, command: str, **arguments: object) -> Any:  # noqa: ANN401 (JSON)
@@ -55,21 +61,26 @@ class Qmp:
         try:
             self.file.write(json.dumps(order).encode() + b"\n")
             self.file.flush()
-            while True:
-                answer = self._receive()
-                if "return" in answer:
-                    return answer["return"]
-                if "error" in answer:
-                    raise GuestError(f"QEMU refuses {command}: {answer['error'].get('desc', '')}")
         except OSError as error:
-            raise GuestError(f"QEMU does not answer {command}: {error.strerror or error}") from error
+            raise GuestError(f"{self.path}: QEMU has hung up: {error.strerror or error}") from error
+        while True:
+            answer = self._receive()
+            if "return" in answer:
+                return answer["return"]
+            if "error" in answer:
+                raise GuestError(f"QEMU refuses {command}: {answer['error'].get('desc', '')}")
 
     def monitor(self, line: str) -> str:
         """A line for QEMU's human monitor; what it prints."""
         return str(self.execute("human-monitor-command", **{"command-line": line}))
 
     def _receive(self) -> dict[str, Any]:
-        line = self.file.readline()
+        try:
+            line = self.file.readline()
+        except TimeoutError as error:
+            raise GuestError(f"{self.path}: QEMU has not answered for {_PATIENCE:.0f} s") from error
+        except OSError:
+            line = b""
         if not line:
             raise GuestError(f"{self.path}: QEMU has hung up")
         answer: dict[str, Any] = json.loads(line)
