@@ -49,7 +49,7 @@ _STRUCT_PAGE = 64
 
 @dataclass(frozen=True, slots=True)
 class X86Facts:
-    """Layout and addresses of symbols; ``image`` tells the kernel from another in its place."""
+    """Layout, and addresses of symbols."""
 
     layout: Layout
     symbols: dict[str, int]
