@@ -6,6 +6,7 @@ from __future__ import annotations
 import lzma
 import os
 import shutil
+import time
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -219,6 +220,7 @@ linux)
         grep -q wrong $source/$file && { echo "$file:1: error: wrong"; exit 2; }
         echo "  CC      $file"
     done
+    test -e $source/slow && { echo $$ >$source/../pid; exec sleep 600; }
     mkdir -p $out/include/config
     echo 7.3.4 >$out/include/config/kernel.release
     cp $source/arch/um/kernel/tlb.c $out/linux;;
@@ -237,13 +239,13 @@ def _workshop(tmp_path, monkeypatch):
     monkeypatch.setenv("MAKEFLAGS", "--jobserver-auth=3,4")
     monkeypatch.setattr(building, "_ROOM", 1)
 
-    def workshop(files, fragment=FRAGMENT):
+    def workshop(files, fragment=FRAGMENT, tell=None):
         files = {"also": b"", "mm/rmap.c": b"", "arch/um/kernel/tlb.c": WALK.encode(), **files}
         tree = tar({f"linux-source-7.3/{name}": data for name, data in files.items()}, "w:xz")
         package = deb(tmp_path / "source.deb", {"./usr/src/linux-source-7.3.tar.xz": tree})
         work, told = tmp_path / "work", []
         work.mkdir()
-        release, config = build(package, fragment, work, tmp_path / "log", told.append)
+        release, config = build(package, fragment, work, tmp_path / "log", tell or told.append)
         assert [path.name for path in work.iterdir()] == ["linux"]
         return release, config, (work / "linux").read_text(), told
 
@@ -287,6 +289,22 @@ def test_an_error_of_the_compiler_is_told(workshop, tmp_path):
     with pytest.raises(InputError, match=r"mm/rmap\.c:1: error: wrong; all that make said is in "):
         workshop({"mm/rmap.c": b"wrong"})
     assert "mm/rmap.c:1: error: wrong" in (tmp_path / "log").read_text()
+
+
+@needs_dpkg
+def test_a_build_that_is_interrupted_ends(workshop, tmp_path):
+    pid = tmp_path / "work" / "pid"
+
+    def interrupt(what):
+        if what.startswith("compiling"):
+            while not (pid.exists() and pid.read_text().endswith("\n")):
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        workshop({"slow": b""}, tell=interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
 
 
 @needs_dpkg

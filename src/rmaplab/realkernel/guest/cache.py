@@ -130,7 +130,8 @@ def missing(name: str) -> str:
     """How to get a kernel that is not there."""
     if name not in (*KERNELS, *OPTIONAL):
         return f"no kernel is called {name!r}; there are {', '.join((*KERNELS, *OPTIONAL))}"
-    return f"the kernel {name} is not there: `make kernels` makes it, or KERNELS={name} for it alone"
+    command = f"python -m rmaplab.realkernel.guest.kernels {name}"
+    return f"the kernel {name} is not there: `{command}` makes it, `make kernels` makes all"
 
 
 def enter(kernel: Kernel, folder: Path) -> None:
