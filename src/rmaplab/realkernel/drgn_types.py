@@ -234,25 +234,28 @@ def find_symbols(symbols: KernelSymbols, name: str | None, address: int | None, 
 
 def register(
     prog: drgn.Program,
-    learn: Callable[[], tuple[Btf, KernelSymbols]],
-    wanted: Callable[[], bool] = lambda: True,
+    learn: Callable[[], tuple[Btf, KernelSymbols] | None],
 ) -> None:
     """Let a Program find what BTF and kallsyms tell, behind whatever else it finds things with.
 
-    ``learn`` is called when something is first looked up, and nothing is
-    found as long as ``wanted`` says no.
+    ``learn`` is called when something is first looked up, and again as long as
+    it answers None.  Registering again is learning anew.
     """
     import drgn
 
-    kept: list[tuple[DrgnTypes, KernelSymbols]] = []
+    again = FINDER in prog.cache
+    prog.cache[FINDER] = learn
+    if again:
+        return
 
     def known() -> tuple[DrgnTypes, KernelSymbols] | None:
-        if not wanted():
-            return None
-        if not kept:
-            btf, symbols = learn()
-            kept.append((DrgnTypes(prog, btf), symbols))
-        return kept[0]
+        kept = prog.cache[FINDER]
+        if callable(kept):
+            learnt = kept()
+            if learnt is None:
+                return None
+            kept = prog.cache[FINDER] = (DrgnTypes(prog, learnt[0]), learnt[1])
+        return kept  # type: ignore[no-any-return]
 
     def find_type(prog: drgn.Program, kinds: drgn.TypeKindSet, name: str, filename: str | None) -> drgn.Type | None:
         got = known()

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""drgn Programs of dumps, of the running kernel and of QEMU's guests, and what goes wrong when they are made.
+
+drgn takes a Program for a kernel if it finds VMCOREINFO where it should be.
+What was dumped or runs without it may still have it somewhere in its memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import mmap
+import struct
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rmaplab.errors import InputError
+from rmaplab.realkernel.guest_symbols import find_note
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import drgn
+
+__all__ = ["NEEDS_DRGN", "core_program", "errors", "kcore_program", "listening", "new_program", "qmp_program"]
+
+NEEDS_DRGN = "drgn is not installed, which reads dumps and kernels with debug symbols: pip install 'rmaplab[kernel]'"
+
+_ELF = b"\x7fELF"
+_DUMPS = (_ELF, b"KDUMP   ", b"DISKDUMP", b"makedump")  # the last is the first but one in pieces (makedumpfile -F)
+_ELF_KIND = struct.Struct("<4sBB10xHH")  # magic, class, byte order; type, machine
+_CORE, _X86_64 = 4, 62
+# With these words libkdumpfile reads physical memory; nothing is translated by them.
+_NOTHING_KNOWN = b"OSRELEASE=6.1.0\nPAGESIZE=4096\nKERNELOFFSET=0\nSYMBOL(swapper_pg_dir)=ffffffff81000000\n"
+_PIECE = 1 << 22  # bytes of memory that are searched at a time
+_OVERLAP = 1 << 16
+_BEYOND = 1 << 32  # where memory ends for good when it ends: below are holes
+_PHYSICAL = 1 << 52  # bytes that x86-64 can address
+
+
+def new_program() -> drgn.Program:
+    """An empty Program; :class:`InputError` without drgn."""
+    try:
+        import drgn
+    except ImportError as error:
+        raise InputError(NEEDS_DRGN) from error
+    return drgn.Program()
+
+
+def _x86_program(note: bytes | None = None) -> drgn.Program:
+    import drgn
+
+    return drgn.Program(drgn.Platform(drgn.Architecture.X86_64), vmcoreinfo=note)
+
+
+@contextmanager
+def errors(name: str) -> Iterator[None]:
+    """Turn what drgn cannot open into :class:`InputError`."""
+    try:
+        yield
+    except InputError:
+        raise
+    except PermissionError as error:
+        raise InputError(f"{name}: {error.strerror}: ask as root, or as whom it belongs to") from error
+    except OSError as error:
+        raise InputError(f"{name}: cannot be opened: {error.strerror or error}") from error
+    except Exception as error:  # what libkdumpfile and QEMU refuse comes as nothing more special
+        raise InputError(f"{name}: drgn cannot read it: {error}") from error
+
+
+@contextmanager
+def listening() -> Iterator[list[str]]:
+    """Collect what drgn would log: its warnings are part of our errors, or of no interest."""
+    said: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    logger, listener = logging.getLogger("drgn"), Listener(logging.WARNING)
+    before = logger.propagate
+    logger.addHandler(listener)
+    logger.propagate = False
+    try:
+        yield said
+    finally:
+        logger.propagate = before
+        logger.removeHandler(listener)
+
+
+def _is_kernel(prog: drgn.Program) -> bool:
+    import drgn
+
+    return bool(prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL)
+
+
+def core_program(path: Path) -> drgn.Program:
+    """Of a core dump of a kernel; :class:`InputError`."""
+    magic = _check_dump(path)
+    name, refused = str(path), ""
+    with errors(name), listening():
+        # The dumps of QEMU do not name the machine, so it is named for those.
+        for prog in (new_program(), *([] if magic == _ELF else [_x86_program()])):
+            try:
+                prog.set_core_dump(name)
+            except OSError:
+                raise
+            except Exception as error:
+                refused = f" ({error})"
+            else:
+                if _is_kernel(prog):
+                    return prog
+        note = _note_in_file(path) if magic == _ELF else _note_in(_dump_program(name, _NOTHING_KNOWN))
+        if note is None:
+            raise InputError(
+                f"{name}: there is no VMCOREINFO in it{refused}: it must be the dump of a Linux kernel with "
+                "CONFIG_VMCORE_INFO (until v6.8 CONFIG_CRASH_CORE), and of all its memory"
+            )
+        return _dump_program(name, note)
+
+
+def _dump_program(name: str, note: bytes) -> drgn.Program:
+    prog = _x86_program(note)
+    prog.set_core_dump(name)
+    return prog
+
+
+def kcore_program() -> drgn.Program:
+    """Of the running kernel; :class:`InputError`."""
+    prog = new_program()
+    with errors("/proc/kcore (the kernel needs CONFIG_PROC_KCORE)"), listening():
+        prog.set_kernel()
+    return prog
+
+
+def qmp_program(address: str) -> drgn.Program:
+    """Of a guest of QEMU, by its QMP socket; :class:`InputError`."""
+    prog = new_program()
+    with errors(f"{address}, the QMP socket"), listening():
+        prog.set_qemu_qmp(address)
+        if _is_kernel(prog):
+            return prog
+        note = _note_in(prog)
+        if note is None:
+            raise InputError(
+                f"{address}: the guest's memory has no VMCOREINFO: it must run Linux with CONFIG_VMCORE_INFO "
+                "(until v6.8 CONFIG_CRASH_CORE)"
+            )
+        # A Program that reads a guest takes no VMCOREINFO that it is given (drgn 0.3.0): read through it.
+        import drgn
+
+        guest, prog = prog, _x86_program(note)
+        prog.set_linux_kernel_custom(note, True)
+
+        def read(address: int, size: int, offset: int, physical: bool) -> bytes:
+            try:
+                return bytes(guest.read(address, size, True))
+            except drgn.FaultError as error:
+                raise drgn.FaultError("there is no memory", error.address) from None
+
+        prog.add_memory_segment(0, _PHYSICAL, read, True)
+        return prog
+
+
+# --- VMCOREINFO where nothing points to it ----------------------------------------------------------------
+
+
+def _check_dump(path: Path) -> bytes:
+    """The first bytes of a dump that may be read."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_ELF_KIND.size)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    magic = next((magic for magic in _DUMPS if start.startswith(magic)), None)
+    if magic is None:
+        raise InputError(f"{path}: not a core dump: it is neither ELF nor kdump-compressed")
+    if magic == _ELF and len(start) == _ELF_KIND.size:
+        _, width, order, kind, machine = _ELF_KIND.unpack(start)
+        if (width, order, machine) != (2, 1, _X86_64):
+            raise InputError(f"{path}: of another machine (e_machine {machine}): dumps of x86-64 are read")
+        if kind != _CORE:
+            raise InputError(f"{path}: an ELF file, but not a core dump (e_type {kind})")
+    return magic
+
+
+def _note_in_file(path: Path) -> bytes | None:
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        return find_note(data)
+
+
+def _note_in(prog: drgn.Program) -> bytes | None:
+    """Search physical memory, behind each hole too."""
+    import drgn
+
+    at, before = 0, b""
+    while True:
+        try:
+            piece = bytes(prog.read(at, _PIECE, True))
+        except drgn.FaultError:
+            if at >= _BEYOND:
+                return None
+            piece = _pages(prog, at, drgn.FaultError)
+        if (found := find_note(before + piece)) is not None:
+            return found
+        at, before = at + _PIECE, piece[-_OVERLAP:]
+
+
+def _pages(prog: drgn.Program, start: int, fault: type[Exception]) -> bytes:
+    """A piece of memory with holes; they read as zeros, and a piece that begins with one as nothing."""
+    found = []
+    for at in range(start, start + _PIECE, _OVERLAP):
+        try:
+            found.append(bytes(prog.read(at, _OVERLAP, True)))
+        except fault:
+            if at == start:
+                break
+            found.append(bytes(_OVERLAP))
+    return b"".join(found)
