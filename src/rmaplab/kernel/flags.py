@@ -5,6 +5,8 @@ Values are the kernel's own, so that a flag word read out of a real kernel
 means the same here.
 """
 
+from functools import cache
+
 __all__ = [
     "PAGE_SHIFT",
     "PAGE_SIZE",
@@ -97,6 +99,7 @@ def prot_flags(prot: str) -> int:
     return 0 if prot == "none" else sum({_PROT[letter] for letter in prot})
 
 
+@cache
 def flags_name(flags: int) -> str:
     """A flag word as /proc/PID/smaps writes it: ``rd wr ac``."""
     return " ".join(code for bit, code in _CODES if flags & bit)

@@ -46,6 +46,13 @@ def read_each(memory: Memory, addresses: Iterable[int], size: int) -> list[bytes
     return found
 
 
+def _joined(memory: Memory, places: Iterable[tuple[int, int]]) -> bytes | None:
+    try:
+        return b"".join([memory.read(address, size) for address, size in places])
+    except FaultError:
+        return None
+
+
 class ProcessMemory:
     """The memory of a process, which is that of a user-mode kernel: ``/proc/PID/mem``."""
 
@@ -85,6 +92,10 @@ class ProcessMemory:
         """``size`` bytes at each address; None where they cannot be read."""
         return read_each(self, addresses, size)
 
+    def read_places(self, places: Sequence[tuple[int, int]]) -> bytes | None:
+        """The bytes of several places (address, size), one behind the other; None if one cannot be read."""
+        return _joined(self, places)
+
 
 class Segment(NamedTuple):
     """``size`` bytes at virtual ``address`` are those of the file from ``offset`` on."""
@@ -119,3 +130,7 @@ class FileMemory:
     def read_many(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
         """``size`` bytes at each address; None where they cannot be read."""
         return read_each(self, addresses, size)
+
+    def read_places(self, places: Sequence[tuple[int, int]]) -> bytes | None:
+        """The bytes of several places (address, size), one behind the other; None if one cannot be read."""
+        return _joined(self, places)

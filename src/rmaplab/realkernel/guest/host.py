@@ -33,6 +33,7 @@ class HostGuest(Guest):
         super().__init__()
         self.release = platform.release()
         self._target: LiveTarget | None = None
+        self.processors = os.sched_getaffinity(0)
         self._start()
 
     def _start(self) -> None:
@@ -47,6 +48,12 @@ class HostGuest(Guest):
             )
         except OSError as error:
             raise GuestError(f"{program}: cannot be started: {error.strerror}") from error
+        # On one processor with who tells them: a process that is waited for need not be woken elsewhere, and what a
+        # processor still keeps to itself of a page (the batches of the LRU lists) is the same for all.
+        processors = sorted(self.processors)
+        one = {processors[os.getpid() % len(processors)]}
+        os.sched_setaffinity(self.process.pid, one)
+        os.sched_setaffinity(0, one)
         self.greet()
 
     @property
@@ -72,6 +79,7 @@ class HostGuest(Guest):
     def close(self) -> None:
         """End all of the family's processes, and forget the BPF programs."""
         self._end()
+        os.sched_setaffinity(0, self.processors)
         if self._target is not None:
             self._target.close()
             self._target = None

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reads again what was read last, all at once: most of it is needed again, and often nothing has changed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from rmaplab.realkernel.memory import FaultError, Memory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["PlacesMemory", "Prefetch"]
+
+
+class PlacesMemory(Memory, Protocol):
+    """A memory that can read places of several sizes at once."""
+
+    def read_places(self, places: Sequence[tuple[int, int]]) -> bytes | None:
+        """The bytes of several places (address, size), one behind the other; None if they cannot be read at once."""
+
+
+class Prefetch:
+    """A memory for one reader that reads a machine time and again, which stands still meanwhile."""
+
+    def __init__(self, memory: PlacesMemory) -> None:
+        self.memory = memory
+        self.cache: dict[tuple[int, int], bytes] = {}
+        self.asked: dict[tuple[int, int], bytes | None] = {}
+        self.data: bytes | None = None
+
+    def again(self) -> bool:
+        """Begin another reading: whether everything that the last one asked for is as it was.
+
+        A reader depends on nothing but what it reads, so it need not read then.
+        """
+        if self.asked:
+            values = self.asked.values()
+            self.data = None if None in values else b"".join(values)  # type: ignore[arg-type]
+            self.places = list(self.asked)
+            self.asked = {}
+        if self.data is None:
+            self.cache = {}
+            return False
+        data = self.memory.read_places(self.places)
+        if data == self.data:
+            return True
+        self.cache, at = {}, 0
+        for place in self.places if data is not None else ():
+            self.cache[place] = data[at : at + place[1]]  # type: ignore[index]
+            at += place[1]
+        self.data = None
+        return False
+
+    def read(self, address: int, size: int) -> bytes:
+        """As of the memory; :class:`FaultError`."""
+        (data,) = self.read_many((address,), size)
+        if data is None:
+            raise FaultError(address)
+        return data
+
+    def read_many(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
+        """From what was fetched, and the rest from the memory."""
+        cache, asked = self.cache, self.asked
+        found: list[bytes | None] = [cache.get((address, size)) for address in addresses]
+        missing = [number for number, data in enumerate(found) if data is None]
+        if missing:
+            fresh = self.memory.read_many([addresses[number] for number in missing], size)
+            for number, data in zip(missing, fresh, strict=True):
+                found[number] = data
+        for address, data in zip(addresses, found, strict=True):
+            asked[address, size] = data
+        return found
