@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """A snapshot becomes a machine again: the same, healthy or broken; and a part of one is judged fairly."""
 
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -16,6 +16,7 @@ from rmaplab.check.validate import Unjudged, validate
 from rmaplab.errors import InputError
 from rmaplab.kernel import Kernel
 from rmaplab.kernel.flags import flags_name, parse_flags
+from rmaplab.kernel.objects import Folio, Mm, SwapSlot, Vma
 from rmaplab.scenario import Exit, Fork, Pages, Write
 from rmaplab.scenario.generator import EXTRA
 from rmaplab.series import SERIES, find
@@ -93,9 +94,39 @@ def test_processes_with_one_mm_have_one_again():
     again = rebuild(kernel.snapshot(), Kernel)
     assert again.snapshot() == kernel.snapshot()
     assert again.processes["T"].mm is again.processes["P0"].mm
-    for name in ("P0", "T", "P1"):
+    assert execute(again, Exit("P0")).violations == []
+    assert len(again.processes["T"].mm.vmas) == 2
+    for name in ("T", "P1"):
         assert execute(again, Exit(name)).violations == []
     assert again.live_anon_vmas == {}
+    assert again.slab.anon_vma.wasted == again.slab.anon_vma_chain.wasted == 0
+
+
+def test_new_objects_get_numbers_that_nobody_has():
+    kernel, p0, _ = family()
+    p0.mmap(2)
+    p0.swapout(p0.areas["b"], cached=False)
+    again = rebuild(kernel.snapshot(canonical=False), Kernel)
+    highest = {
+        Mm: max(process.mm.id for process in again.processes.values()),
+        Vma: max(vma.id for process in again.processes.values() for vma in process.mm.vmas),
+        Folio: max(int(view.id.removeprefix("folio")) for view in kernel.snapshot(canonical=False).folios),
+        SwapSlot: 1,
+    }
+    for kind, number in highest.items():
+        assert again.new_ident(kind) > number
+    assert again.anon_vma_alloc().id not in {av.id for av in kernel.live_anon_vmas.values()}
+    assert all(vma.attached for process in again.processes.values() for vma in process.mm.vmas)
+
+
+def test_a_page_that_is_pinned_is_still_copied_by_fork():
+    kernel, p0, _ = family()
+    p0.write(p0.areas["a"], 2)
+    p0.pin(p0.areas["a"].part(2, 2))
+    again = rebuild(kernel.snapshot(), Kernel)
+    for machine in (kernel, again):
+        machine.processes["P0"].fork("P9")
+    assert again.snapshot() == kernel.snapshot()
 
 
 # --- broken snapshots ------------------------------------------------------------------------------------
@@ -218,6 +249,26 @@ def test_chains_that_contradict_each_other_are_told():
     assert ids(validate(swapped, SERIES["v6.12"]).violations) == {"AV-024"}
 
 
+def renamed(value, names):
+    """A snapshot, or a part of one, with some names exchanged."""
+    if is_dataclass(value):
+        return replace(value, **{field.name: renamed(getattr(value, field.name), names) for field in fields(value)})
+    if isinstance(value, tuple):
+        return tuple(renamed(entry, names) for entry in value)
+    return names.get(value, value) if isinstance(value, str) else value
+
+
+def test_parents_are_older_whatever_their_names():
+    kernel, _, _ = family(SERIES["v6.12"])
+    exchanged = {"av0": "av2", "av2": "av0"}
+    snapshot = renamed(kernel.snapshot(), exchanged)
+    assert validate(snapshot, SERIES["v6.12"]).violations == ()
+    turned = changed_vma(snapshot, 1, 0, chain=snapshot.processes[1].vmas[0].chain[::-1])
+    for views in (turned.anon_vmas, turned.anon_vmas[::-1]):
+        (report,) = validate(replace(turned, anon_vmas=views), SERIES["v6.12"]).violations
+        assert report == ("AV-024", "vma2: [av2, av0]")
+
+
 def test_a_degree_that_is_wrong_is_told_on_a_series_that_has_it():
     kernel, _, _ = family(SERIES["v3.19"])
     snapshot = kernel.snapshot()
@@ -316,6 +367,78 @@ def test_merged_pages_without_ksms_notes_leave_references_open():
         assert any(entry.id == "AV-013" and "merged" in entry.reason for entry in found.unjudged)
 
 
+def two_trees():
+    """The part with P0 alone: of its first tree the child has VMAs as well, its second is its own."""
+    kernel, p0, p1 = family()
+    p1.munmap(p1.areas["b"])
+    return kernel, p0, part_of(kernel.snapshot(), {"P0"})
+
+
+def test_pages_that_name_an_unread_anon_vma_are_left_out_and_said_to_be():
+    _, _, part = two_trees()
+    own = next(at for at, view in enumerate(part.folios) if view.mapping == "av1")
+    found = validate(changed(part, "folios", own, mapping="av9"), Kernel, partial=True)
+    assert found.violations == ()
+    told = {entry.id: entry.reason for entry in found.unjudged}
+    assert told["AV-021"] == told["AV-044"] == "pages that name an anon_vma that was not read: 1"
+
+
+def test_a_page_between_two_trees_is_judged_as_one_of_the_less_known():
+    _, _, part = two_trees()
+    first = next(at for at, view in enumerate(part.folios) if view.mapping == "av0" and len(view.ptes) == 1)
+    moved = changed(part, "folios", first, mapping="av1", mapcount=2)
+    assert ids(validate(moved, Kernel, partial=True).violations) == {"AV-030", "AV-044"}
+
+
+def test_swap_slots_may_be_named_by_unread_processes():
+    kernel, p0, _ = family()
+    p0.swapout(p0.areas["b"], cached=False)
+    part = part_of(kernel.snapshot(), {"P0"})
+    assert part.swap[0].count == 2
+    assert len(part.swap[0].ptes) == 1
+    assert validate(part, Kernel, partial=True).violations == ()
+    assert ids(validate(part, Kernel).violations) >= {"AV-048"}
+
+
+def test_merged_pages_may_be_mapped_by_unread_processes():
+    kernel, p0, _ = family()
+    other = kernel.spawn("other")
+    area = other.mmap(1)
+    other.write(area)
+    for process, part in ((p0, p0.areas["b"]), (other, area)):
+        process.madvise(part, "mergeable")
+        process.ksm_merge(part, "ones")
+    part = part_of(kernel.snapshot(), {"other"})
+    assert [len(view.ptes) for view in part.folios] == [1]
+    assert part.folios[0].mapcount == 3
+    assert validate(part, Kernel, partial=True).violations == ()
+
+
+def test_what_is_wrong_in_a_part_is_told_once():
+    kernel, p0, p1 = family()
+    p1.mprotect(p1.areas["a"].part(2, 2), "r")
+    p0.fork("unread")
+    part = part_of(kernel.snapshot(), {"P0", "P1"})
+    shorter = changed_vma(part, 1, 0, chain=part.processes[1].vmas[0].chain[:1])
+    found = [report.id for report in validate(shorter, Kernel, partial=True).violations]
+    assert found.count("AV-008") == 1
+
+
+def test_an_unread_parent_or_root_is_not_called_freed():
+    """Even of a chain that lacks it, so that nothing but the child itself leads there."""
+    kernel, _, p1 = family()
+    p1.fork("P2").write(p1.areas["a"], 1)
+    part = part_of(kernel.snapshot(), {"P2"})
+    vma = part.processes[0].vmas[0]
+    own = next(view for view in part.anon_vmas if view.id == vma.anon_vma)
+    assert len({own.id, own.parent, own.root}) == 3
+    lost = changed_vma(part, 0, 0, chain=(own.id,))
+    assert ids(validate(lost, Kernel, partial=True).violations) >= {"AV-006"}
+    for name in (own.parent, own.root):
+        unread = replace(lost, anon_vmas=tuple(view for view in lost.anon_vmas if view.id != name))
+        assert validate(unread, Kernel, partial=True).violations == ()
+
+
 # --- what is no snapshot ---------------------------------------------------------------------------------
 
 
@@ -327,6 +450,7 @@ def test_merged_pages_without_ksms_notes_leave_references_open():
         (lambda s: changed(s, "processes", 0, mm="0"), "are mm and a number"),
         (lambda s: changed(s, "processes", 0, name="P1"), "two processes of the name P1"),
         (lambda s: changed_vma(s, 0, 0, flags="rd zz"), "vma0: unknown flags zz; known are rd wr"),
+        (lambda s: changed(s, "folios", 0, order=200), "folio0 has the order 200"),
         (lambda s: changed(s, "swap", 0, folio="folio99"), "slot0 has folio99 in the swap cache"),
     ],
 )

@@ -16,6 +16,7 @@ from rmaplab.check.invariants import violations
 from rmaplab.check.rebuild import rebuild
 from rmaplab.check.registry import checks_for
 from rmaplab.check.state import State
+from rmaplab.gcpause import paused_gc
 from rmaplab.kernel.events import Report
 
 if TYPE_CHECKING:
@@ -76,9 +77,8 @@ def validate(snapshot: Snapshot, series: type[Kernel], *, partial: bool = False)
         reasons["AV-013"] = _MERGED
     if partial:
         reasons |= ON_A_PART
-        found = _Part(snapshot, series, reasons).violations()
-    else:
-        found = violations(rebuild(snapshot, series))
+    with paused_gc():
+        found = _Part(snapshot, series, reasons).violations() if partial else violations(rebuild(snapshot, series))
     if _lacks_ksm(snapshot):
         found = [report for report in found if report.id != "AV-013"]
     known = {ident for ident, _ in checks_for(series)}
@@ -144,7 +144,7 @@ class _Part:
         if self.blind:
             causes.append(f"anon_vmas of {_trees(len(self.blind))} were not read")
         if self.lost and ident in PAGES:
-            causes.append(f"the anon_vmas that {self.lost} pages name were not read")
+            causes.append(f"pages that name an anon_vma that was not read: {self.lost}")
         if self.cut and ident not in LOCAL:
             causes.append(f"VMAs of {_trees(len(self.cut))} were not read")
         if self.cut and ident == "AV-001":
