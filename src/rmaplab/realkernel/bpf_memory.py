@@ -97,7 +97,10 @@ class BpfMemory:
         """Fetch what the places in the map are for; the codes of failure, empty if there is none."""
         count = len(addresses)
         struct.pack_into("<Q", self.shared, _COUNT, count)
-        struct.pack_into(f"<{count}Q", self.shared, _ADDRESSES, *addresses)
+        try:
+            struct.pack_into(f"<{count}Q", self.shared, _ADDRESSES, *addresses)
+        except struct.error:  # what garbage points to is not readable, whatever it is
+            struct.pack_into(f"<{count}Q", self.shared, _ADDRESSES, *[address % (1 << 64) for address in addresses])
         bpf.run(self.program)
         codes = self.shared[_ADDRESSES : _ADDRESSES + 8 * count]
         return codes if codes.strip(b"\0") else b""

@@ -27,30 +27,31 @@ class Prefetch:
         self.memory = memory
         self.cache: dict[tuple[int, int], bytes] = {}
         self.asked: dict[tuple[int, int], bytes | None] = {}
-        self.data: bytes | None = None
+        self.places: list[tuple[int, int]] = []
+        self.data: bytes | None = None  # of these places
 
     def again(self) -> bool:
         """Begin another reading: whether everything that the last one asked for is as it was.
 
         A reader depends on nothing but what it reads, so it need not read then.
         """
+        self.cache = {}
         if self.asked:
             values = self.asked.values()
-            self.data = None if None in values else b"".join(values)  # type: ignore[arg-type]
             self.places = list(self.asked)
+            self.data = None if None in values else b"".join(values)  # type: ignore[arg-type]
             self.asked = {}
-        if self.data is None:
-            self.cache = {}
-            return False
-        data = self.memory.read_places(self.places)
-        if data == self.data:
-            return True
-        self.cache, at = {}, 0
-        for place in self.places if data is not None else ():
-            self.cache[place] = data[at : at + place[1]]  # type: ignore[index]
+        before = self.data
+        if before is not None:
+            self.data = self.memory.read_places(self.places)
+        return self.data is not None and self.data == before
+
+    def _fill(self) -> None:
+        """Make what was fetched ready to be looked up."""
+        at, data = 0, self.data or b""
+        for place in self.places if data else ():
+            self.cache[place] = data[at : at + place[1]]
             at += place[1]
-        self.data = None
-        return False
 
     def read(self, address: int, size: int) -> bytes:
         """As of the memory; :class:`FaultError`."""
@@ -61,6 +62,8 @@ class Prefetch:
 
     def read_many(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
         """From what was fetched, and the rest from the memory."""
+        if not self.asked:
+            self._fill()
         cache, asked = self.cache, self.asked
         found: list[bytes | None] = [cache.get((address, size)) for address in addresses]
         missing = [number for number, data in enumerate(found) if data is None]

@@ -10,6 +10,7 @@ from itertools import islice
 from multiprocessing import get_context, util
 from typing import TYPE_CHECKING
 
+from rmaplab.errors import RmaplabError
 from rmaplab.realkernel.conform.programs import draw
 from rmaplab.realkernel.conform.run import Conformance, Pair, shrink
 from rmaplab.series import find
@@ -78,17 +79,23 @@ class _Worker:
         return found
 
 
-_worker: _Worker | None = None
+_worker: _Worker | RmaplabError | None = None
 
 
 def _start(campaign: Campaign) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    _worker = _Worker(campaign)
+    try:
+        _worker = _Worker(campaign)
+    except RmaplabError as error:
+        _worker = error  # for the parent, when it asks for something
+        return
     util.Finalize(None, _worker.guest.close, exitpriority=10)
 
 
 def _run(jobs: Sequence[int | Program]) -> Conformance:
+    if isinstance(_worker, RmaplabError):
+        raise _worker
     assert _worker is not None
     return _worker.programs(jobs)
 
