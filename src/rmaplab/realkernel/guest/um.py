@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["UmGuest"]
 
 MEMORY = "96M"
+_OPTIONS = (
+    *("con=null", "con0=null,fd:2", "ssl0=fd:0,fd:1", "GUEST_CHANNEL=/dev/ttyS0"),
+    *("slab_nomerge", "quiet", "panic=-1", "panic_on_warn=1"),
+)
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None)
 
@@ -42,21 +46,18 @@ class UmGuest(Failslab, Guest):
         self.kernel = kernel
         self.release = kernel.version
         self.facts = UmFacts.load(kernel.facts)
+        self._memory: ProcessMemory | None = None
         self.console: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
-        self._boot()
+        try:
+            self._boot()
+        except BaseException:
+            self.console.close()
+            raise
 
     def _boot(self) -> None:
-        self.console.truncate(0)
-        arguments = [f"mem={MEMORY}", f"initrd={self.kernel.initramfs}", "GUEST_CHANNEL=/dev/ttyS0"]
-        arguments += [
-            "con=null",
-            "con0=null,fd:2",
-            "ssl0=fd:0,fd:1",
-            "slab_nomerge",
-            "quiet",
-            "panic=-1",
-            "panic_on_warn=1",
-        ]
+        self.console.seek(0)  # the guest writes where we are
+        self.console.truncate()
+        arguments = (f"mem={MEMORY}", f"initrd={self.kernel.initramfs}", *_OPTIONS)
         try:
             self.process = subprocess.Popen(
                 [str(self.kernel.image), *arguments],
@@ -68,13 +69,17 @@ class UmGuest(Failslab, Guest):
             )
         except OSError as error:
             raise GuestError(f"{self.kernel.image}: cannot be started: {error.strerror}") from error
-        self.greet()
-        if self.facts is None:
-            self.facts = UmFacts.learn(self.process.pid, self.kernel.image)
-            self.facts.save(self.kernel.facts)
-        memory = ProcessMemory(self.process.pid)
-        self._target = self.facts.target(memory, self.release)
-        self.set_up_failslab()
+        try:
+            self.greet()
+            if self.facts is None:
+                self.facts = UmFacts.learn(self.process.pid, self.kernel.image)
+                self.facts.save(self.kernel.facts)
+            self._memory = ProcessMemory(self.process.pid)
+            self._target = self.facts.target(self._memory, self.release)
+            self.set_up_failslab()
+        except BaseException:
+            self._end()
+            raise
 
     @property
     def channel(self) -> tuple[int, int]:
@@ -108,5 +113,6 @@ class UmGuest(Failslab, Guest):
             if stream is not None:
                 stream.close()
         self.process.wait()
-        if isinstance(memory := self._target.memory, ProcessMemory):
-            memory.close()
+        if self._memory is not None:
+            self._memory.close()
+            self._memory = None
