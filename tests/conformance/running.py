@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import platform
 import re
@@ -26,14 +25,16 @@ from views import Area, View
 
 from rmaplab.kernel import Kernel
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE
-from rmaplab.series import SERIES
+from rmaplab.realkernel.guests import series_of_release
+from rmaplab.realkernel.hostseries import guards_are_flagged
+from rmaplab.series import find
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from machine import Ksmd
 
-__all__ = ["PuppetDiedError", "RunningKernel", "release", "series_here", "series_of_release", "unusable"]
+__all__ = ["PuppetDiedError", "RunningKernel", "release", "series_here", "unusable"]
 
 _ATTEMPTS = 25
 PATIENCE = 20_000  # milliseconds to wait for a puppet
@@ -59,26 +60,9 @@ def release() -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
-def series_of_release(version: tuple[int, int]) -> str:
-    """The series whose rules a release follows; 6.16 changed merging, 7.0 cloning."""
-    if version < (6, 16):
-        return "v6.12"
-    return "v6.18" if version < (7, 0) else "v7.0"
-
-
-def guards_are_flagged() -> bool:
-    """Whether a VMA with guards has VM_MAYBE_GUARD: since v6.19, and where a stable release took it over."""
-    with mmap.mmap(-1, PAGE_SIZE, flags=mmap.MAP_PRIVATE) as memory:
-        try:
-            memory.madvise(puppet.ADVICE["guard-install"])
-        except OSError:
-            return False
-        return b" gu " in Path("/proc/self/smaps").read_bytes()
-
-
 def series_here() -> type[Kernel]:
     """The series of the running kernel, with what its stable release took over from later ones."""
-    series = SERIES[series_of_release(release())]
+    series = find(series_of_release(platform.release()))
     if release() >= (6, 19) or not guards_are_flagged():
         return series
     return type(series.__name__, (series,), {"prepare_guards": Kernel.prepare_guards})

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Say what this machine can do for rmaplab, and how to get the rest."""
+"""Say what this machine can do for rmaplab, and how to get the rest.
+
+With --series: which series the running kernel follows, by its release and by
+what can be seen of it; exit code 1 if the two do not fit together.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmaplab.cli.common import add_output, emit
 from rmaplab.errors import RmaplabError
+from rmaplab.realkernel.guest.cache import KERNELS, find, missing
+from rmaplab.realkernel.hostseries import host_series
+from rmaplab.realkernel.slabinfo import source
 from rmaplab.workload.recorder import record
 
 if TYPE_CHECKING:
@@ -35,15 +42,28 @@ class Finding(NamedTuple):
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
+    parser.add_argument("--series", action="store_true", help="only say which series the running kernel follows")
     add_output(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Look at everything; exit 0 whatever is missing."""
+    if args.series:
+        return _series(args)
     findings = list(_examine())
     document: dict[str, Any] = {"checks": [finding._asdict() for finding in findings]}
     emit(args, "doctor", document, lambda: _text(findings))
     return 0
+
+
+def _series(args: argparse.Namespace) -> int:
+    host = host_series()
+    document = {"checks": [], "series": host.name, "agrees": host.agrees, "evidence": list(host.evidence)}
+    text = f"{host.name}\n" + "".join(f"  {line}\n" for line in host.evidence)
+    if not host.agrees:
+        text += "  what is seen is not what the release says: a kernel with patches of its own?\n"
+    emit(args, "doctor", document, lambda: text)
+    return 0 if host.agrees else 1
 
 
 def _text(findings: list[Finding]) -> str:
@@ -62,36 +82,52 @@ def _examine() -> Iterator[Finding]:
     yield _readable(
         "pagemap", "/proc/self/pagemap", "record: which pages are anonymous", "run where /proc is mounted"
     )
-    yield _readable(
+    counters = source()
+    yield Finding(
         "slab counters",
-        "/sys/kernel/slab/anon_vma/objects",
-        "comparing object counts with the running kernel",
-        "run as root on a kernel with CONFIG_SLUB_DEBUG",
+        counters is not None,
+        str(counters or "neither /sys/kernel/slab nor /proc/slabinfo can be read"),
+        "doctor --series: what the running kernel does when it forks",
+        "run as root",
     )
-    yield _readable(
-        "type information",
-        "/sys/kernel/btf/vmlinux",
-        "inspecting the running kernel (a later version)",
-        "boot a kernel with CONFIG_DEBUG_INFO_BTF",
-    )
-    yield _program("qemu-system-x86_64", "conformance with other kernels (a later version)", "qemu-system-x86")
-    drgn = importlib.util.find_spec("drgn") is not None
+    yield _bpf()
     yield Finding(
         "drgn",
-        drgn,
-        "importable" if drgn else "not installed",
-        "inspecting kernels and cores (a later version)",
-        "pip install drgn",
+        importlib.util.find_spec("drgn") is not None,
+        "importable" if importlib.util.find_spec("drgn") is not None else "not installed",
+        "inspect --core, --qmp, --um, --kcore",
+        "pip install 'rmaplab[kernel]'",
     )
-    release = os.uname().release
-    symbols = Path(f"/usr/lib/debug/boot/vmlinux-{release}")
-    yield Finding(
-        "debug symbols",
-        symbols.exists(),
-        str(symbols) if symbols.exists() else f"none for {release}",
-        "drgn on the running kernel (a later version)",
-        f"apt-get install linux-image-{release}-dbg, if it is a Debian kernel",
+    yield _readable("/proc/kcore", "/proc/kcore", "inspect --kcore", "run as root on a kernel with CONFIG_PROC_KCORE")
+    yield _program("gcc", "conform: the program that guests run", "gcc libc6-dev")
+    yield _program("qemu-system-x86_64", "conform with Debian's kernels", "qemu-system-x86")
+    for name in KERNELS:
+        yield _kernel(name)
+
+
+def _bpf() -> Finding:
+    """Nothing is loaded to find out."""
+    lacking = []
+    if not Path("/sys/kernel/btf/vmlinux").exists():
+        lacking.append("no BTF (CONFIG_DEBUG_INFO_BTF)")
+    if platform.machine() != "x86_64":
+        lacking.append(f"{platform.machine()} instead of x86-64")
+    if os.geteuid() != 0:
+        lacking.append("not root")
+    used_for = "inspect --live, conform --host: BPF programs that read the running kernel"
+    return Finding(
+        "live kernel", not lacking, "; ".join(lacking) or "root, and BTF is there", used_for, "run as root"
     )
+
+
+def _kernel(name: str) -> Finding:
+    try:
+        kernel = find(name)
+    except RmaplabError as error:
+        return Finding(f"kernel {name}", False, str(error), "conform", f"make kernels KERNELS={name}")
+    found = "not made" if kernel is None else f"{kernel.version}, {kernel.image}"
+    used_for = "conform, allocations that fail in it" if name.startswith("um") else "conform"
+    return Finding(f"kernel {name}", kernel is not None, found, used_for, missing(name))
 
 
 def _ptrace() -> Finding:
