@@ -16,8 +16,9 @@ others      nothing
 =========== ==================================================================
 
 A comment on the last line before a block changes that: ``<!-- docs: exit 1 -->`` (the
-exit code of the block's last command; all others end with 0) or
-``<!-- docs: not run: REASON -->``.
+exit code of the block's last command; all others end with 0),
+``<!-- docs: not run: REASON -->``, or ``<!-- docs: needs: PART, PART -->``, which
+runs the block where the parts are (:func:`lacking`).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import doctest
+import importlib.util
 import io
 import os
 import re
@@ -35,12 +37,17 @@ import sys
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-__all__ = ["Block", "Document", "Step", "make_targets", "matches", "parse", "steps"]
+from rmaplab.realkernel.guest import cache
+
+__all__ = ["Block", "Document", "Step", "lacking", "make_targets", "matches", "parse", "steps"]
 
 TIMEOUT = 300
 _FENCE = re.compile(r"( {0,3})(`{3,})([\w+-]*)[^`]*")
 _DIRECTIVE = re.compile(r"<!-- docs: (.*) -->")
+_BTF = Path("/sys/kernel/btf/vmlinux")
+_PARTS = {"drgn", "host", *cache.KERNELS}
 _MARK = "=== end of command, exit code "
 
 
@@ -53,6 +60,15 @@ class Block:
     code: str
     exit_code: int = 0
     not_run: str | None = None
+    needs: tuple[str, ...] = ()
+
+
+class _Directive(NamedTuple):
+    """What the comment before a block says."""
+
+    exit_code: int = 0
+    not_run: str | None = None
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -80,22 +96,42 @@ def parse(text: str) -> list[Block]:
             code.append(inner.removeprefix(indent))
         else:
             raise ValueError(f"line {number}: this block has no end")
-        exit_code, not_run = _directive(before, number)
-        blocks.append(Block(language, number + 1, "".join(f"{row}\n" for row in code), exit_code, not_run))
+        blocks.append(Block(language, number + 1, "".join(f"{row}\n" for row in code), *_directive(before, number)))
         before = ""
     return blocks
 
 
-def _directive(line: str, number: int) -> tuple[int, str | None]:
+def _directive(line: str, number: int) -> _Directive:
     if not (comment := _DIRECTIVE.fullmatch(line.strip())):
         if line.strip().startswith("<!-- docs"):
-            raise ValueError(f"line {number}: expected `<!-- docs: exit N -->` or `<!-- docs: not run: REASON -->`")
-        return 0, None
+            raise ValueError(f"line {number}: expected `<!-- docs: exit N -->`, `not run: REASON` or `needs: PART`")
+        return _Directive()
     if exit_code := re.fullmatch(r"exit (\d+)", comment[1]):
-        return int(exit_code[1]), None
+        return _Directive(exit_code=int(exit_code[1]))
     if reason := re.fullmatch(r"not run: (\S.*)", comment[1]):
-        return 0, reason[1]
-    raise ValueError(f"line {number}: `docs: {comment[1]}` is neither `exit N` nor `not run: REASON`")
+        return _Directive(not_run=reason[1])
+    if (parts := re.fullmatch(r"needs: (\S.*)", comment[1])) and _PARTS.issuperset(names := parts[1].split(", ")):
+        return _Directive(needs=tuple(names))
+    raise ValueError(
+        f"line {number}: `docs: {comment[1]}` is neither `exit N` nor `not run: REASON`, "
+        f"nor `needs:` with some of {', '.join(sorted(_PARTS))}"
+    )
+
+
+def lacking(part: str) -> str | None:
+    """Why a part that a block needs is not to be used here, None if it is.
+
+    A kernel by its name; ``drgn``; ``host``: the running kernel, read by BPF, as root and on request.
+    """
+    if part == "drgn":
+        return None if importlib.util.find_spec("drgn") else "drgn is not installed: pip install 'rmaplab[kernel]'"
+    if part != "host":
+        return None if cache.find(part) else cache.missing(part)
+    if os.environ.get("RMAPLAB_CONFORMANCE_HOST") != "1":
+        return "reads the running kernel: on request, with RMAPLAB_CONFORMANCE_HOST=1"
+    if os.geteuid() != 0:
+        return "takes root"
+    return None if _BTF.exists() else f"{_BTF} is not there"
 
 
 def steps(code: str) -> list[Step]:
@@ -138,7 +174,8 @@ class Document:
     """A document's blocks, run in a folder in their order, each once.
 
     ``outcome(block)`` first runs what stands above the block: files and names
-    made there are at hand, whichever block is asked for first.
+    made there are at hand, whichever block is asked for first.  A block that
+    lacks a part is left alone.
     """
 
     def __init__(self, text: str, folder: Path, targets: set[str] | None = None) -> None:
@@ -155,7 +192,14 @@ class Document:
             self._outcomes.append(self._run(other))
         return self._outcomes[place]
 
+    @staticmethod
+    def lacks(block: Block) -> str | None:
+        """Why a block is left alone; None if it has the parts that it needs."""
+        return next((why for part in block.needs if (why := lacking(part))), None)
+
     def _run(self, block: Block) -> str | None:
+        if self.lacks(block):
+            return None
         match block.language:
             case "console":
                 return self._console(block)

@@ -50,6 +50,8 @@ def document(tmp_path_factory):
 
 @pytest.mark.parametrize(("path", "block"), list(blocks()))
 def test_block_does_what_it_says(document, path, block):
+    if why := Document.lacks(block):
+        pytest.skip(why)
     if problem := document(path).outcome(block):
         pytest.fail(problem, pytrace=False)
 
@@ -96,11 +98,28 @@ def test_parse_reads_the_comment_before_a_block_only():
         "<!-- docs: exit one -->\n```console\n```\n",
         "<!-- docs: not run -->\n```console\n```\n",
         "<!-- docs exit 1 -->\n```console\n```\n",
+        "<!-- docs: needs: um-6.11 -->\n```console\n```\n",
     ],
 )
 def test_parse_refuses(text):
     with pytest.raises(ValueError, match="line"):
         parse(text)
+
+
+def test_blocks_that_lack_a_part_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(docs_runner.cache, "find", {"um-7.3": "a kernel"}.get)
+    text = "<!-- docs: needs: {} -->\n```console\n$ false\n```\n"
+    (here,) = parse(text.format("um-7.3"))
+    (elsewhere,) = parse(text.format("um-7.3, deb-6.1"))
+    assert Document.lacks(here) is None
+    assert "deb-6.1" in Document.lacks(elsewhere)
+    assert "exit code 1" in outcomes(text.format("um-7.3"), tmp_path)[0]
+    assert outcomes(text.format("um-7.3, deb-6.1"), tmp_path) == [None]
+
+
+def test_the_running_kernel_is_read_on_request_only(monkeypatch):
+    monkeypatch.delenv("RMAPLAB_CONFORMANCE_HOST", raising=False)
+    assert "RMAPLAB_CONFORMANCE_HOST=1" in docs_runner.lacking("host")
 
 
 def test_steps():
