@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import logging
 import mmap
+import os
+import socket
 import struct
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rmaplab.errors import InputError
+from rmaplab.realkernel.drgn_here import import_drgn
 from rmaplab.realkernel.guest_symbols import find_note
 
 if TYPE_CHECKING:
@@ -22,9 +25,7 @@ if TYPE_CHECKING:
 
     import drgn
 
-__all__ = ["NEEDS_DRGN", "core_program", "errors", "kcore_program", "listening", "new_program", "qmp_program"]
-
-NEEDS_DRGN = "drgn is not installed, which reads dumps and kernels with debug symbols: pip install 'rmaplab[kernel]'"
+__all__ = ["connect", "core_program", "errors", "kcore_program", "listening", "new_program", "qmp_program"]
 
 _ELF = b"\x7fELF"
 _DUMPS = (_ELF, b"KDUMP   ", b"DISKDUMP", b"makedump")  # the last is the first but one in pieces (makedumpfile -F)
@@ -36,15 +37,12 @@ _PIECE = 1 << 22  # bytes of memory that are searched at a time
 _OVERLAP = 1 << 16
 _BEYOND = 1 << 32  # where memory ends for good when it ends: below are holes
 _PHYSICAL = 1 << 52  # bytes that x86-64 can address
+_PATIENCE = 10.0  # seconds in which QEMU greets
 
 
 def new_program() -> drgn.Program:
     """An empty Program; :class:`InputError` without drgn."""
-    try:
-        import drgn
-    except ImportError as error:
-        raise InputError(NEEDS_DRGN) from error
-    return drgn.Program()
+    return import_drgn().Program()
 
 
 def _x86_program(note: bytes | None = None) -> drgn.Program:
@@ -133,33 +131,59 @@ def kcore_program() -> drgn.Program:
     return prog
 
 
-def qmp_program(address: str) -> drgn.Program:
-    """Of a guest of QEMU, by its QMP socket; :class:`InputError`."""
+def qmp_program(connection: socket.socket, name: str) -> drgn.Program:
+    """Of a guest of QEMU, by a connection to its QMP socket, which is left open; :class:`InputError`."""
     prog = new_program()
-    with errors(f"{address}, the QMP socket"), listening():
-        prog.set_qemu_qmp(address)
+    with errors(f"{name}, the QMP socket"), listening():
+        prog.set_qemu_qmp(os.dup(connection.fileno()))
         if _is_kernel(prog):
             return prog
         note = _note_in(prog)
-        if note is None:
-            raise InputError(
-                f"{address}: the guest's memory has no VMCOREINFO: it must run Linux with CONFIG_VMCORE_INFO "
-                "(until v6.8 CONFIG_CRASH_CORE)"
-            )
-        # A Program that reads a guest takes no VMCOREINFO that it is given (drgn 0.3.0): read through it.
-        import drgn
+    if note is None:
+        raise InputError(
+            f"{name}: the guest's memory has no VMCOREINFO: it must run Linux with CONFIG_VMCORE_INFO "
+            "(until v6.8 CONFIG_CRASH_CORE)"
+        )
+    # A Program that reads a guest takes no VMCOREINFO that it is given (drgn 0.3.0): read through it.
+    import drgn
 
-        guest, prog = prog, _x86_program(note)
-        prog.set_linux_kernel_custom(note, True)
+    guest, prog = prog, _x86_program(note)
+    prog.set_linux_kernel_custom(note, True)
 
-        def read(address: int, size: int, offset: int, physical: bool) -> bytes:
+    def read(address: int, size: int, offset: int, physical: bool) -> bytes:
+        try:
+            return bytes(guest.read(address, size, True))
+        except drgn.FaultError as error:
+            raise drgn.FaultError("there is no memory", error.address) from None
+
+    prog.add_memory_segment(0, _PHYSICAL, read, True)
+    return prog
+
+
+def connect(address: str) -> socket.socket:
+    """Connect to the QMP socket at a path or at HOST:PORT; :class:`InputError`, also if QEMU serves another."""
+    host, _, port = address.rpartition(":")
+    with errors(f"{address}, the QMP socket"):
+        if port.isdecimal() and not os.path.lexists(address):
+            connection = socket.create_connection((host or "localhost", int(port)), _PATIENCE)
+        else:
+            connection = socket.socket(socket.AF_UNIX)
+            connection.settimeout(_PATIENCE)
             try:
-                return bytes(guest.read(address, size, True))
-            except drgn.FaultError as error:
-                raise drgn.FaultError("there is no memory", error.address) from None
-
-        prog.add_memory_segment(0, _PHYSICAL, read, True)
-        return prog
+                connection.connect(address)
+            except BaseException:
+                connection.close()
+                raise
+    try:
+        connection.recv(1, socket.MSG_PEEK)
+    except TimeoutError:
+        connection.close()
+        raise InputError(
+            f"{address}: QEMU does not answer: it talks to one at a time, and another is connected; "
+            "give it a second -qmp socket"
+        ) from None
+    connection.settimeout(None)
+    return connection
 
 
 # --- VMCOREINFO where nothing points to it ----------------------------------------------------------------

@@ -12,13 +12,13 @@ from rmaplab.realkernel.memory import FaultError
 from rmaplab.realkernel.target import Machine, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import drgn
 
     from rmaplab.realkernel.memory import Memory
 
-__all__ = ["DrgnMemory", "DrgnTarget", "read_word", "symbol_address", "target_of", "um_levels", "vmcore_info"]
+__all__ = ["DrgnMemory", "DrgnTarget", "target_of", "vmcore_info"]
 
 _PAGE_OFFSET, _VMEMMAP = 0xFFFF_8880_0000_0000, 0xFFFF_EA00_0000_0000  # page_64_types.h, pgtable_64_types.h
 _DIRECT_MAP = 1 << 46  # bytes of it that are taken for physical memory
@@ -69,8 +69,14 @@ class DrgnTarget(Target):
     """A kernel that drgn reads; ``prog`` is the Program, for whatever else is asked of it."""
 
     def __init__(self, prog: drgn.Program, memory: Memory, layout: Layout, machine: Machine, release: str) -> None:
-        super().__init__(memory, layout, machine, symbol_address(prog, "init_task"), release)
+        super().__init__(memory, layout, machine, _address(prog, "init_task"), release)
         self.prog = prog
+        self.when_closed: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        """Let go of the guest, if it is one; a Program keeps files open as long as there are objects of it."""
+        if self.when_closed is not None:
+            self.when_closed()
 
 
 def target_of(prog: drgn.Program) -> DrgnTarget:
@@ -97,13 +103,11 @@ def vmcore_info(prog: drgn.Program) -> VmcoreInfo:
         raise InputError("the program has no VMCOREINFO") from error
 
 
-def symbol_address(prog: drgn.Program, name: str) -> int:
-    """The address of a symbol; :class:`LookupError`."""
+def _address(prog: drgn.Program, name: str) -> int:
     return int(prog.symbol(name).address)
 
 
-def read_word(memory: Memory, address: int) -> int:
-    """A number of eight bytes; :class:`FaultError`."""
+def _word(memory: Memory, address: int) -> int:
     return int.from_bytes(memory.read(address, 8), "little")
 
 
@@ -113,19 +117,10 @@ def _x86_machine(prog: drgn.Program, memory: DrgnMemory, info: VmcoreInfo) -> Ma
     places = []
     for name, fixed in (("page_offset_base", _PAGE_OFFSET), ("vmemmap_base", _VMEMMAP)):
         try:
-            places.append(read_word(memory, symbol_address(prog, name)))
+            places.append(_word(memory, _address(prog, name)))
         except LookupError:
             places.append(fixed if levels == 4 else 0)  # without CONFIG_DYNAMIC_MEMORY_LAYOUT
         except FaultError:
             places.append(0)
     memory.page_offset = places[0]
     return Machine("x86_64", levels, page_offset=places[0], vmemmap=places[1])
-
-
-def um_levels(prog: drgn.Program) -> int:
-    """Levels of page tables: a folded one is a struct of the one above it (pgtable-nopud.h, pgtable-nopmd.h)."""
-    levels = 2
-    for name, above in (("pmd_t", "pud"), ("pud_t", "p4d"), ("p4d_t", "pgd")):
-        if prog.type(name).type.members[0].name != above:
-            levels += 1
-    return levels

@@ -232,58 +232,61 @@ def find_symbols(symbols: KernelSymbols, name: str | None, address: int | None, 
     return [drgn.Symbol(symbol.name, symbol.address, symbol.size, binding, kind) for symbol in found]
 
 
-def register(
-    prog: drgn.Program,
-    learn: Callable[[], tuple[Btf, KernelSymbols] | None],
-) -> None:
+def register(prog: drgn.Program, learn: Callable[[drgn.Program], tuple[Btf, KernelSymbols] | None]) -> None:
     """Let a Program find what BTF and kallsyms tell, behind whatever else it finds things with.
 
     ``learn`` is called when something is first looked up, and again as long as
-    it answers None.  Registering again is learning anew.
+    it answers None.  Registering again is learning anew.  A Program with
+    finders stays until the process ends (drgn 0.3.0), with what it has opened.
     """
-    import drgn
-
     again = FINDER in prog.cache
     prog.cache[FINDER] = learn
-    if again:
-        return
+    if not again:
+        prog.register_type_finder(FINDER, _find_type, enable_index=-1)
+        prog.register_symbol_finder(FINDER, _find_symbol, enable_index=-1)
+        prog.register_object_finder(FINDER, _find_object, enable_index=-1)
 
-    def known() -> tuple[DrgnTypes, KernelSymbols] | None:
-        kept = prog.cache[FINDER]
-        if callable(kept):
-            learnt = kept()
-            if learnt is None:
-                return None
-            kept = prog.cache[FINDER] = (DrgnTypes(prog, learnt[0]), learnt[1])
-        return kept  # type: ignore[no-any-return]
 
-    def find_type(prog: drgn.Program, kinds: drgn.TypeKindSet, name: str, filename: str | None) -> drgn.Type | None:
-        got = known()
-        return None if got is None else got[0].find_type(prog, kinds, name, filename)
-
-    def find_symbol(prog: drgn.Program, name: str | None, address: int | None, one: bool) -> list[drgn.Symbol]:
-        got = known()
-        return [] if got is None else find_symbols(got[1], name, address, one)
-
-    def find_object(
-        prog: drgn.Program, name: str, flags: drgn.FindObjectFlags, filename: str | None
-    ) -> drgn.Object | None:
-        got = None if filename else known()
-        if got is None:
+def _known(prog: drgn.Program) -> tuple[DrgnTypes, KernelSymbols] | None:
+    kept = prog.cache.get(FINDER)
+    if callable(kept):
+        # What is looked up to learn, drgn's own questions among it, is not looked up here.
+        prog.cache[FINDER] = None
+        try:
+            learnt = kept(prog)
+        finally:
+            prog.cache[FINDER] = kept
+        if learnt is None:
             return None
-        types, symbols = got
-        if flags & drgn.FindObjectFlags.CONSTANT and (constant := types.find_constant(name)) is not None:
-            return constant
-        for symbol in symbols.named(name)[:1]:
-            if (
-                flags & drgn.FindObjectFlags.VARIABLE
-                and (found := types.find_variable(name, symbol.address)) is not None
-            ):
-                return found
-            if flags & drgn.FindObjectFlags.FUNCTION:
-                return types.find_function(name, symbol.address)
-        return None
+        kept = prog.cache[FINDER] = (DrgnTypes(prog, learnt[0]), learnt[1])
+    return kept  # type: ignore[no-any-return]
 
-    prog.register_type_finder(FINDER, find_type, enable_index=-1)
-    prog.register_symbol_finder(FINDER, find_symbol, enable_index=-1)
-    prog.register_object_finder(FINDER, find_object, enable_index=-1)
+
+def _find_type(prog: drgn.Program, kinds: drgn.TypeKindSet, name: str, filename: str | None) -> drgn.Type | None:
+    got = _known(prog)
+    return None if got is None else got[0].find_type(prog, kinds, name, filename)
+
+
+def _find_symbol(prog: drgn.Program, name: str | None, address: int | None, one: bool) -> list[drgn.Symbol]:
+    got = _known(prog)
+    return [] if got is None else find_symbols(got[1], name, address, one)
+
+
+def _find_object(
+    prog: drgn.Program, name: str, flags: drgn.FindObjectFlags, filename: str | None
+) -> drgn.Object | None:
+    import drgn
+
+    got = None if filename else _known(prog)
+    if got is None:
+        return None
+    types, symbols = got
+    wanted = drgn.FindObjectFlags
+    if flags & wanted.CONSTANT and (constant := types.find_constant(name)) is not None:
+        return constant
+    for symbol in symbols.named(name)[:1]:
+        if flags & wanted.VARIABLE and (variable := types.find_variable(name, symbol.address)) is not None:
+            return variable
+        if flags & wanted.FUNCTION:
+            return types.find_function(name, symbol.address)
+    return None

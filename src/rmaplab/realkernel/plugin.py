@@ -46,7 +46,7 @@ def drgn_prog_set(prog: drgn.Program) -> None:
         return
     given_up: list[bool] = []
 
-    def learn() -> tuple[Btf, KernelSymbols] | None:
+    def learn(prog: drgn.Program) -> tuple[Btf, KernelSymbols] | None:
         if given_up or _has_debug_symbols(prog):
             return None
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from rmaplab.errors import InputError
-from rmaplab.realkernel.drgn_here import import_drgn
+from rmaplab.realkernel.drgn_programs import errors, listening, new_program
 from rmaplab.realkernel.layout import Layout
 from rmaplab.realkernel.memory import ProcessMemory
 from rmaplab.realkernel.target import Machine, Target
@@ -34,17 +34,23 @@ class UmFacts:
     @classmethod
     def learn(cls, pid: int, image: Path) -> Self:
         """From the running process and its binary; :class:`InputError` without drgn or debug symbols."""
-        drgn = import_drgn()
-        prog: Any = drgn.Program()
-        try:
+        if not image.exists():
+            raise InputError(f"{image}: there is no such file; the binary of a user-mode kernel is needed")
+        prog: Any = new_program()
+        with errors(f"process {pid}"), listening() as said:
             prog.set_pid(pid)
             prog.load_debug_info([str(image)])
+        try:
             symbols = {name: int(prog.symbol(name).address) for name in _SYMBOLS}
             release = prog["init_uts_ns"].name.release.string_().decode()
             # Folded tables are structures of the table above (pgtable-nopud.h): three levels until v6.12.
             levels = 4 if prog.type("pud_t").type.members[0].name == "pud" else 3
-        except (LookupError, OSError, drgn.MissingDebugInfoError) as error:
-            raise InputError(f"{image}: {error}; a user-mode kernel with debug symbols is needed") from error
+        except LookupError as error:
+            why = f" ({said[0]})" if said else ""
+            raise InputError(
+                f"process {pid}: {error} by {image}{why}: it must be what the process runs, a user-mode kernel "
+                "with debug symbols (CONFIG_DEBUG_INFO_DWARF5)"
+            ) from error
         return cls(Layout.of_drgn(prog), symbols, levels, release)
 
     @classmethod
@@ -78,6 +84,5 @@ class UmFacts:
 def open_um(pid: int, image: Path | None = None) -> Target:
     """A user-mode kernel that runs as a process; ``image`` is its binary, by default what the process executes."""
     binary = image or Path(f"/proc/{pid}/exe")
-    memory = ProcessMemory(pid)
     facts = UmFacts.learn(pid, binary)
-    return facts.target(memory, facts.release)
+    return facts.target(ProcessMemory(pid), facts.release)

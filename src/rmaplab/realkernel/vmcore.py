@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Kernels that drgn opens: core dumps, the running kernel, QEMU's guests, user-mode kernels.
+"""Kernels that drgn opens: core dumps, the running kernel, QEMU's guests.
 
 Each needs types: those of a vmlinux with debug symbols, or BTF, from a file or
 out of the kernel's own memory.
@@ -7,38 +7,22 @@ out of the kernel's own memory.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from socket import SHUT_RDWR
 from typing import TYPE_CHECKING
 
 from rmaplab.errors import InputError
 from rmaplab.realkernel.btf import Btf
-from rmaplab.realkernel.drgn_programs import (
-    core_program,
-    errors,
-    kcore_program,
-    listening,
-    new_program,
-    qmp_program,
-)
-from rmaplab.realkernel.drgn_target import (
-    DrgnMemory,
-    DrgnTarget,
-    read_word,
-    symbol_address,
-    target_of,
-    um_levels,
-    vmcore_info,
-)
+from rmaplab.realkernel.drgn_programs import connect, core_program, errors, kcore_program, listening, qmp_program
+from rmaplab.realkernel.drgn_target import DrgnMemory, DrgnTarget, target_of, vmcore_info
 from rmaplab.realkernel.drgn_types import register
 from rmaplab.realkernel.guest_symbols import VmcoreInfo, btf_in, read_symbols
-from rmaplab.realkernel.layout import Layout
-from rmaplab.realkernel.memory import FaultError, ProcessMemory
-from rmaplab.realkernel.target import Machine
 
 if TYPE_CHECKING:
     import drgn
 
-__all__ = ["check_types", "open_core", "open_kcore", "open_pid", "open_qmp"]
+__all__ = ["check_types", "open_core", "open_kcore", "open_qmp"]
 
 _RUNNING_BTF = Path("/sys/kernel/btf/vmlinux")
 
@@ -68,35 +52,20 @@ def open_qmp(socket: Path | str, vmlinux: Path | str | None = None, btf: Path | 
     note that describes the kernel is searched for in the guest's memory.
     """
     name = str(socket)
-    if ":" in name and not name.startswith(("/", ".")) and Path(name).exists():
-        name = f"./{name}"  # or drgn takes it for host and port
-    return _open(qmp_program(name), name, vmlinux, btf)
+    connection = connect(name)
 
+    def hang_up() -> None:
+        with suppress(OSError):
+            connection.shutdown(SHUT_RDWR)  # drgn has a copy of it
+        connection.close()
 
-def open_pid(pid: int, binary: Path | str | None = None) -> DrgnTarget:
-    """A user-mode kernel: the process that it is, and its binary with debug symbols, /proc/PID/exe by default."""
-    path = str(binary) if binary is not None else f"/proc/{pid}/exe"
-    name = f"process {pid}"
-    if binary is not None and not Path(path).is_file():
-        raise InputError(f"{path}: there is no such file; the binary of a user-mode kernel is needed")
-    prog = new_program()
-    with errors(name):
-        prog.set_pid(pid)
-        said = _load(prog, path)
-    memory = ProcessMemory(pid)
     try:
-        levels = um_levels(prog)
-        physmem, mem_map = (read_word(memory, symbol_address(prog, symbol)) for symbol in ("uml_physmem", "mem_map"))
-        release = prog["init_uts_ns"].name.release.string_().decode("utf-8", "replace")
-        machine = Machine("um", levels, page_offset=physmem, vmemmap=mem_map)
-        return DrgnTarget(prog, memory, Layout.of_drgn(prog), machine, release)
-    except (LookupError, FaultError, InputError) as error:
-        memory.close()
-        why = f" ({said})" if said else ""
-        raise InputError(
-            f"{name}: {error} by {path}{why}: it must be what the process runs, a user-mode kernel with debug "
-            "symbols (CONFIG_DEBUG_INFO_DWARF5)"
-        ) from error
+        target = _open(qmp_program(connection, name), name, vmlinux, btf)
+    except BaseException:
+        hang_up()
+        raise
+    target.when_closed = hang_up
+    return target
 
 
 def _open(prog: drgn.Program, name: str, vmlinux: Path | str | None, btf: Path | str | None) -> DrgnTarget:
@@ -112,7 +81,7 @@ def _open(prog: drgn.Program, name: str, vmlinux: Path | str | None, btf: Path |
         symbols = read_symbols(memory, info)
         types = Btf.of_file(btf) if btf is not None else btf_in(memory, symbols, name)
         check_types(types, info, name)
-        register(prog, lambda: (types, symbols))
+        register(prog, lambda _: (types, symbols))
     return target_of(prog)
 
 
