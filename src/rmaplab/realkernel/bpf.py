@@ -12,10 +12,11 @@ import os
 import platform
 import struct
 from errno import EACCES, EINVAL, ENOSYS, EPERM
+from pathlib import Path
 
 from rmaplab.errors import InputError
 
-__all__ = ["Code", "call_bpf", "create_array", "load", "probe_read", "run"]
+__all__ = ["Code", "call_bpf", "create_array", "load", "obstacles", "probe_read", "run"]
 
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}
 _MAP_CREATE, _PROG_LOAD, _PROG_TEST_RUN = 0, 5, 10
@@ -27,7 +28,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 PROBE_READ_KERNEL = 113  # helper functions
 SEQ_WRITE = 127
 
-_NEEDED = "root (CAP_BPF and CAP_PERFMON) and a kernel with CONFIG_BPF_SYSCALL that is not locked down are needed"
+BTF = Path("/sys/kernel/btf/vmlinux")
+_STATUS, _LOCKDOWN = Path("/proc/self/status"), Path("/sys/kernel/security/lockdown")
+_CAPABILITIES = {"CAP_PERFMON": 38, "CAP_BPF": 39}
+_CAP_SYS_ADMIN = 21  # stands for both
 
 
 def call_bpf(command: int, attributes: bytes) -> int:
@@ -85,6 +89,14 @@ class Code:
         """Dst = the 4 bytes at src + off."""
         self.op(0x61, dst, src, off)
 
+    def multiply(self, dst: int, value: int) -> None:
+        """Dst *= value."""
+        self.op(0x27, dst, imm=value)
+
+    def add_register(self, dst: int, src: int) -> None:
+        """Dst += src."""
+        self.op(0x0F, dst, src)
+
     def store64(self, dst: int, src: int, off: int = 0) -> None:
         """The 8 bytes at dst + off = src."""
         self.op(0x7B, dst, src, off)
@@ -117,8 +129,8 @@ class Code:
         return b"".join(parts)
 
 
-ALWAYS, IF_EQUAL, IF_GREATER, IF_NOT_LESS, IF_SAME, IF_REACHED = 0x05, 0x15, 0x25, 0x35, 0x1D, 0x3D
-"""Jumps: always; dst ==, >, >= imm; dst ==, >= src; all without sign."""
+ALWAYS, IF_EQUAL, IF_GREATER, IF_NOT_LESS, IF_SAME, IF_REACHED, IF_BELOW = 0x05, 0x15, 0x25, 0x35, 0x1D, 0x3D, 0xAD
+"""Jumps: always; dst ==, >, >= imm; dst ==, >=, < src; all without sign."""
 
 
 def probe_read(code: Code, frame: int, size: int) -> None:
@@ -168,7 +180,38 @@ def run(program: int) -> None:
     call_bpf(_PROG_TEST_RUN, struct.pack("<I", program))
 
 
+def obstacles() -> list[str]:
+    """What keeps us from loading programs that read kernel memory, as far as files tell.
+
+    security/lockdown/lockdown.c: only "confidentiality" keeps BPF from reading.
+    """
+    found = []
+    if not BTF.exists():
+        found.append(f"{BTF} is not there: the kernel was built without CONFIG_DEBUG_INFO_BTF")
+    words = dict(line.split(":", 1) for line in _text(_STATUS).splitlines() if ":" in line)
+    effective = int(words.get("CapEff", "0").strip(), 16)
+    if not effective >> _CAP_SYS_ADMIN & 1:
+        missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
+        if missing:
+            found.append(f"{' and '.join(missing)} are not ours: be root")
+    if "[confidentiality]" in _text(_LOCKDOWN):
+        found.append(f'{_LOCKDOWN} says "confidentiality": boot with lockdown=integrity or without')
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
 def _refused(what: str, error: OSError, said: str) -> InputError:
-    why = f" ({said})" if said else ""
-    remedy = f"; {_NEEDED}" if error.errno in (EPERM, ENOSYS, EINVAL, EACCES) else ""
-    return InputError(f"the running kernel does not take {what} of BPF: {error.strerror}{why}{remedy}")
+    """What the kernel did not take, and what to do about that."""
+    remedy = "; ".join(obstacles())
+    if error.errno == ENOSYS and not remedy:
+        remedy = "it was built without CONFIG_BPF_SYSCALL"
+    elif error.errno == EPERM and not remedy:
+        remedy = "a container or a security module forbids it: run it outside"
+    parts = [f"the running kernel does not take {what} of BPF: {error.strerror}", said and f"({said})"]
+    return InputError(" ".join(filter(None, parts)) + (f"; {remedy}" if remedy else ""))

@@ -8,6 +8,7 @@ VMAs, so a VMA and its chain fit together.
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import struct
 from typing import TYPE_CHECKING, NamedTuple
@@ -25,20 +26,25 @@ __all__ = ["ChainEnd", "ChainLink", "MappedVma", "Record", "VmaIterator"]
 MOST = 256  # links of a VMA; what is beyond is told to go on (the kernel's buffer holds 32 KiB of a VMA)
 _PROG_TYPE_TRACING, _TRACE_ITER = 26, 28
 _LINK_CREATE, _ITER_CREATE = 28, 33
-_VMA, _LINK, _ON = 1, 2, 3
+_VMA, _LINK, _ON, _ASIDE = 1, 2, 3, 4
 _COMM = 16
-_HEAD, _SHORT = 48, 24  # bytes before a raw VMA; before a raw AVC
-_KEPT = -8  # frame offset of the VMA's address
+_TAG, _PID, _MM, _TASK, _ADDRESS, _NAME, _HEAD = 0, 8, 16, 24, 32, 40, 56  # a record of a VMA, before its bytes
+_OF, _NODE, _SHORT = 8, 16, 24  # a record of a link, before the bytes of the AVC
+_LO, _HI, _LEVEL, _SHARED = 0, 8, 16, 24  # what the program is told
+_PIDTYPE_TGID = 8  # signal_struct.pids[1]
+_KEPT, _SCRATCH = -8, -16  # in the frame: the VMA's address, and room for a word
 _BUFFER = 1 << 16
+_ALL = (1 << 64) - 1
 
 
 class MappedVma(NamedTuple):
-    """A VMA of a process: ids, addresses in the kernel, and its bytes."""
+    """A VMA of a process: ids, addresses in the kernel, and its bytes; empty if it is out of the bounds."""
 
     pid: int
     mm: int
-    comm: str
+    task: int
     address: int
+    comm: str
     raw: bytes
 
 
@@ -61,127 +67,193 @@ Record = MappedVma | ChainLink | ChainEnd
 
 
 class VmaIterator:
-    """The program, loaded; :class:`InputError` says what is missing."""
+    """The program, loaded; :class:`InputError` says what is missing.
 
-    def __init__(self, btf: Btf) -> None:
-        self.vma_size, self.avc_size = btf.size("vm_area_struct"), btf.size("anon_vma_chain")
+    ``vma_bytes``: so many of each VMA are wanted; ``most``: links that are
+    followed with the lock held.
+    """
+
+    def __init__(self, btf: Btf, vma_bytes: int, most: int = MOST) -> None:
+        self.vma_bytes, self.avc_bytes = -(-vma_bytes // 8) * 8, btf.size("anon_vma_chain")
         try:
             attach_to = btf.function("bpf_iter_task_vma")
         except KeyError:
             raise InputError("the running kernel has no BPF iterator over VMAs: 5.12 and later have") from None
-        self.program = bpf.load(
-            _PROG_TYPE_TRACING,
-            _program(btf, self.vma_size, self.avc_size),
-            name=b"rmaplab_vmas",
-            attach_type=_TRACE_ITER,
-            attach_to=attach_to,
-        )
+        self.map = bpf.create_array(_SHARED)
+        try:
+            code = _Program(btf, self.map, self.vma_bytes, self.avc_bytes, most).whole()
+            self.program = bpf.load(
+                _PROG_TYPE_TRACING, code, name=b"rmaplab_vmas", attach_type=_TRACE_ITER, attach_to=attach_to
+            )
+        except BaseException:
+            os.close(self.map)
+            raise
+        self.shared = mmap.mmap(self.map, _SHARED)
 
     def close(self) -> None:
         """Take it out of the kernel."""
+        self.shared.close()
         os.close(self.program)
+        os.close(self.map)
 
-    def records(self, pid: int | None = None) -> Iterator[Record]:
-        """Of one process, or (None) of all: each VMA, and then its chain from the head on."""
+    def number_by(self, level: int) -> None:
+        """Processes get their ids in the pid namespace so many levels below the first (pid.h: struct pid)."""
+        struct.pack_into("<Q", self.shared, _LEVEL, level)
+
+    def records(self, pid: int | None = None, lo: int = 0, hi: int = 1 << 64) -> Iterator[Record]:
+        """Of one process, or (None) of all: each VMA, and if it begins in [lo, hi), its chain from the head on."""
+        struct.pack_into("<QQ", self.shared, _LO, max(lo, 0), max(min(hi, _ALL), 0))
         about = ctypes.create_string_buffer(struct.pack("<III", 0, pid or 0, 0), 12)
         size = 12 if pid else 0
+        pointer = ctypes.addressof(about) if size else 0
         data = b""
         try:
-            pointer = ctypes.addressof(about) if size else 0
             link = bpf.call_bpf(_LINK_CREATE, struct.pack("<IIIIQI", self.program, 0, _TRACE_ITER, 0, pointer, size))
+            try:
+                fd = bpf.call_bpf(_ITER_CREATE, struct.pack("<II", link, 0))
+            finally:
+                os.close(link)
+            try:
+                while part := os.read(fd, _BUFFER):
+                    data = yield from self._whole(data + part)
+            finally:
+                os.close(fd)
         except OSError as error:
-            raise InputError(f"process {pid}: the running kernel iterates over it not: {error.strerror}") from error
-        try:
-            fd = bpf.call_bpf(_ITER_CREATE, struct.pack("<II", link, 0))
-        finally:
-            os.close(link)
-        try:
-            while part := os.read(fd, _BUFFER):
-                data = yield from self._whole(data + part)
-        finally:
-            os.close(fd)
+            whose = f"of process {pid}" if pid else "of all processes"
+            raise InputError(f"the running kernel does not tell the VMAs {whose}: {error.strerror}") from error
 
     def _whole(self, data: bytes) -> Generator[Record, None, bytes]:
         """The records that are complete; the rest is returned."""
-        sizes = {_VMA: _HEAD + self.vma_size, _LINK: _SHORT + self.avc_size, _ON: _SHORT}
-        at = 0
-        while len(data) - at >= _SHORT:
-            tag, first, second = struct.unpack_from("<QQQ", data, at)
+        sizes = {_VMA: _HEAD + self.vma_bytes, _ASIDE: _HEAD, _LINK: _SHORT + self.avc_bytes, _ON: _SHORT}
+        unpack, unpack_head = struct.Struct("<QQQ").unpack_from, struct.Struct("<QQ16s").unpack_from
+        at, length = 0, len(data)
+        while length - at >= _SHORT:
+            tag, first, second = unpack(data, at)
             end = at + sizes[tag]
-            if end > len(data):
+            if end > length:
                 break
-            if tag == _VMA:
-                (address,) = struct.unpack_from("<Q", data, at + _SHORT)
-                comm = data[at + _HEAD - _COMM : at + _HEAD].split(b"\0")[0].decode("utf-8", "replace")
-                yield MappedVma(first, second, comm, address, data[at + _HEAD : end])
-            elif tag == _LINK:
+            if tag == _LINK:
                 yield ChainLink(first, second, data[at + _SHORT : end])
-            else:
+            elif tag == _ON:
                 yield ChainEnd(first, second)
+            else:
+                task, address, comm = unpack_head(data, at + _TASK)
+                name = comm.split(b"\0")[0].decode("utf-8", "replace")
+                yield MappedVma(first, second, task, address, name, data[at + _HEAD : end])
             at = end
         return data[at:]
 
 
-def _program(btf: Btf, vma_size: int, avc_size: int) -> bpf.Code:
-    """Write out one VMA and its chain.
+class _Program:
+    """Writes out one VMA and its chain.
 
     r6 is the context, r7 the VMA and then the number of links, r8 the task
-    and then the link, r9 the head of the list.
+    and then the link, r9 what the program is told and then the head of the list.
     """
-    chain, same_vma = btf.offset("vm_area_struct.anon_vma_chain"), btf.offset("anon_vma_chain.same_vma")
-    code = bpf.Code()
-    code.move(6, 1)
-    code.load64(7, 6, 16)
-    code.jump(bpf.IF_EQUAL, 7, "out")
-    code.load64(8, 6, 8)
-    code.jump(bpf.IF_EQUAL, 8, "out")
-    record = _KEPT - _HEAD - vma_size
-    code.store_value(10, _VMA, record)
-    code.load32(1, 8, btf.offset("task_struct.tgid"))
-    code.store64(10, 1, record + 8)
-    code.load64(1, 8, btf.offset("task_struct.mm"))
-    code.store64(10, 1, record + 16)
-    code.store64(10, 7, record + 24)
-    code.store64(10, 7, _KEPT)
-    code.move(3, 8)
-    code.add(3, btf.offset("task_struct.comm"))
-    bpf.probe_read(code, record + _HEAD - _COMM, _COMM)
-    code.move(3, 7)
-    bpf.probe_read(code, record + _HEAD, vma_size)
-    code.load64(8, 10, record + _HEAD + chain)
-    _write(code, record, _HEAD + vma_size)
-    code.move(9, 7)
-    code.add(9, chain)
-    code.set(7, 0)
-    record = _KEPT - _SHORT - avc_size
-    code.label("next")
-    code.jump(bpf.IF_SAME, 8, "out", src=9)
-    code.store64(10, 8, record + 16)
-    code.load64(1, 10, _KEPT)
-    code.store64(10, 1, record + 8)
-    code.jump(bpf.IF_NOT_LESS, 7, "on", imm=MOST)
-    code.store_value(10, _LINK, record)
-    code.move(3, 8)
-    code.add(3, -same_vma)
-    bpf.probe_read(code, record + _SHORT, avc_size)
-    _write(code, record, _SHORT + avc_size)
-    code.load64(8, 10, record + _SHORT + same_vma)
-    code.add(7, 1)
-    code.jump(bpf.ALWAYS, 0, "next")
-    code.label("on")
-    code.store_value(10, _ON, record)
-    _write(code, record, _SHORT)
-    code.label("out")
-    code.set(0, 0)
-    code.exit()
-    return code
 
+    def __init__(self, btf: Btf, shared: int, vma_bytes: int, avc_bytes: int, most: int) -> None:
+        self.btf, self.shared, self.most = btf, shared, most
+        self.vma_bytes, self.avc_bytes = vma_bytes, avc_bytes
+        self.code = bpf.Code()
 
-def _write(code: bpf.Code, frame: int, size: int) -> None:
-    """Put ``size`` bytes of the frame into the iterator's output."""
-    code.load64(1, 6, 0)
-    code.load64(1, 1, 0)  # bpf_iter_meta.seq
-    code.move(2, 10)
-    code.add(2, frame)
-    code.set(3, size)
-    code.call(bpf.SEQ_WRITE)
+    def whole(self) -> bpf.Code:
+        """All of it."""
+        code, offset = self.code, self.btf.offset
+        code.move(6, 1)
+        code.load64(7, 6, 16)
+        code.jump(bpf.IF_EQUAL, 7, "out")
+        code.load64(8, 6, 8)
+        code.jump(bpf.IF_EQUAL, 8, "out")
+        code.map_value(9, self.shared)
+        record = _SCRATCH - _HEAD - self.vma_bytes
+        self.head(record)
+        code.load64(1, 7, offset("vm_area_struct.vm_start"))
+        code.load64(2, 9, _LO)
+        code.jump(bpf.IF_BELOW, 1, "aside", src=2)
+        code.load64(2, 9, _HI)
+        code.jump(bpf.IF_REACHED, 1, "aside", src=2)
+        code.store_value(10, _VMA, record + _TAG)
+        code.move(3, 7)
+        bpf.probe_read(code, record + _HEAD, self.vma_bytes)
+        self.write(record, _HEAD + self.vma_bytes)
+        self.chain()
+        code.label("aside")
+        code.store_value(10, _ASIDE, record + _TAG)
+        self.write(record, _HEAD)
+        code.label("out")
+        code.set(0, 0)
+        code.exit()
+        return code
+
+    def head(self, record: int) -> None:
+        """Whose VMA it is."""
+        code, offset = self.code, self.btf.offset
+        self.pid(record + _PID)
+        code.load64(1, 7, offset("vm_area_struct.vm_mm"))
+        code.store64(10, 1, record + _MM)
+        code.store64(10, 8, record + _TASK)
+        code.store64(10, 7, record + _ADDRESS)
+        code.store64(10, 7, _KEPT)
+        code.move(3, 8)
+        code.add(3, offset("task_struct.comm"))
+        bpf.probe_read(code, record + _NAME, _COMM)
+
+    def pid(self, at: int) -> None:
+        """The id of its process: in the first namespace, or task->signal->pids[PIDTYPE_TGID]->numbers[level].nr."""
+        code, offset = self.code, self.btf.offset
+        code.load32(1, 8, offset("task_struct.tgid"))
+        code.store64(10, 1, at)
+        code.load64(1, 9, _LEVEL)
+        code.jump(bpf.IF_EQUAL, 1, "numbered")
+        code.move(3, 8)
+        code.add(3, offset("task_struct.signal"))
+        for step in (offset("signal_struct.pids") + _PIDTYPE_TGID, offset("pid.numbers") + offset("upid.nr")):
+            bpf.probe_read(code, _SCRATCH, 8)
+            code.load64(3, 10, _SCRATCH)
+            code.add(3, step)
+        code.load64(1, 9, _LEVEL)
+        code.multiply(1, self.btf.size("upid"))
+        code.add_register(3, 1)
+        code.store_value(10, 0, at)
+        bpf.probe_read(code, at, 4)
+        code.label("numbered")
+
+    def chain(self) -> None:
+        """Its links, and where they go on if there are more."""
+        code, offset = self.code, self.btf.offset
+        head, same_vma = offset("vm_area_struct.anon_vma_chain"), offset("anon_vma_chain.same_vma")
+        code.move(9, 7)
+        code.add(9, head)
+        code.move(3, 9)
+        bpf.probe_read(code, _SCRATCH, 8)
+        code.load64(8, 10, _SCRATCH)
+        code.set(7, 0)
+        record = _SCRATCH - _SHORT - self.avc_bytes
+        code.label("next")
+        code.jump(bpf.IF_SAME, 8, "out", src=9)
+        code.load64(1, 10, _KEPT)
+        code.store64(10, 1, record + _OF)
+        code.store64(10, 8, record + _NODE)
+        code.jump(bpf.IF_NOT_LESS, 7, "on", imm=self.most)
+        code.store_value(10, _LINK, record + _TAG)
+        code.move(3, 8)
+        code.add(3, -same_vma)
+        bpf.probe_read(code, record + _SHORT, self.avc_bytes)
+        self.write(record, _SHORT + self.avc_bytes)
+        code.load64(8, 10, record + _SHORT + same_vma)
+        code.add(7, 1)
+        code.jump(bpf.ALWAYS, 0, "next")
+        code.label("on")
+        code.store_value(10, _ON, record + _TAG)
+        self.write(record, _SHORT)
+        code.jump(bpf.ALWAYS, 0, "out")
+
+    def write(self, frame: int, size: int) -> None:
+        """Put ``size`` bytes of the frame into the iterator's output."""
+        code = self.code
+        code.load64(1, 6, 0)
+        code.load64(1, 1, 0)  # bpf_iter_meta.seq
+        code.move(2, 10)
+        code.add(2, frame)
+        code.set(3, size)
+        code.call(bpf.SEQ_WRITE)

@@ -8,32 +8,33 @@ mmap_lock held; trees and pages are read without any lock.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
 import platform
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from rmaplab.errors import InputError
+from rmaplab.realkernel.bpf import BTF
 from rmaplab.realkernel.bpf_iterator import ChainEnd, ChainLink, MappedVma, VmaIterator
 from rmaplab.realkernel.bpf_memory import BpfMemory
 from rmaplab.realkernel.btf import Btf
 from rmaplab.realkernel.graph import RawAvc
 from rmaplab.realkernel.kernel_map import find_machine
 from rmaplab.realkernel.layout import Layout
+from rmaplab.realkernel.memory import FaultError
 from rmaplab.realkernel.target import Machine, Target, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
     from types import TracebackType
 
     from rmaplab.realkernel.bpf_iterator import Record
+    from rmaplab.realkernel.graph import RawVma
     from rmaplab.realkernel.reader import GraphReader
 
-__all__ = ["BTF", "LiveTarget"]
-
-BTF = Path("/sys/kernel/btf/vmlinux")
+__all__ = ["LiveTarget"]
 
 
 class LiveTarget(Target):
@@ -44,16 +45,21 @@ class LiveTarget(Target):
             raise InputError(f"{BTF} is not there: the running kernel was built without CONFIG_DEBUG_INFO_BTF")
         btf = Btf.of_file(BTF)
         layout = Layout.of_btf(btf)
-        self.iterator = VmaIterator(btf)
+        members = [at for name, at in layout.offsets.items() if name.startswith("vm_area_struct.")]
+        self.iterator = VmaIterator(btf, max(members) + 8)
         try:
             memory = BpfMemory()
         except BaseException:
             self.iterator.close()
             raise
         self.bpf_memory = memory
-        self.records: list[Record] = []
         super().__init__(memory, layout, Machine(), release=platform.release())
-        self.machine = self._find_machine()
+        try:
+            self.iterator.number_by(self._namespace(btf))
+            self.machine = self._find_machine()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Self:
         """It is open."""
@@ -70,52 +76,98 @@ class LiveTarget(Target):
         self.bpf_memory.close()
         self.iterator.close()
 
+    def _namespace(self, btf: Btf) -> int:
+        """How many pid namespaces ours is in: task->signal->pids[PIDTYPE_TGID]->level."""
+        own = next(iter(self.iterator.records(os.getpid(), 0, 0)), None)
+        if not isinstance(own, MappedVma):
+            raise InputError("the running kernel does not tell the VMAs of our own process")
+        at = own.task + btf.offset("task_struct.signal")
+        with contextlib.suppress(FaultError):
+            at = self._number(at, 8) + btf.offset("signal_struct.pids") + 8
+            return self._number(self._number(at, 8) + btf.offset("pid.level"), 4)
+        return 0
+
+    def _number(self, address: int, size: int) -> int:
+        return int.from_bytes(self.memory.read(address, size), "little")
+
     def _find_machine(self) -> Machine:
         """By a page of our own; what cannot be found is left out, and so are pages then."""
         if platform.machine() != "x86_64":
             return Machine()
-        with mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE) as page:
-            page[0] = 1
-            address = ctypes.addressof(ctypes.c_char.from_buffer(page))
-            fields = self.layout.fields("vm_area_struct", ("vm_start", "Q"), ("vm_end", "Q"), ("anon_vma", "Q"))
-            (mm,) = self.tasks([os.getpid()])
-            pgd = int.from_bytes(self.memory.read(mm.mm + self.layout.offset("mm_struct.pgd"), 8), "little")
-            for record in self.records:
+        fields = self.layout.fields("vm_area_struct", ("vm_start", "Q"), ("vm_end", "Q"), ("anon_vma", "Q"))
+        with mmap.mmap(-1, 2 * mmap.PAGESIZE, flags=mmap.MAP_PRIVATE) as pages:
+            with contextlib.suppress(OSError):  # a kernel without huge pages needs not be told
+                pages.madvise(mmap.MADV_NOHUGEPAGE)
+            pages[0] = 1
+            address = ctypes.addressof(ctypes.c_char.from_buffer(pages))
+            for record in self.iterator.records(os.getpid()):
                 if isinstance(record, MappedVma):
                     start, end, anon_vma = fields.unpack(record.raw[fields.start :])
                     if start <= address < end:
+                        pgd = self._number(record.mm + self.layout.offset("mm_struct.pgd"), 8)
                         return find_machine(self.memory, self.layout, pgd, address, anon_vma)
         return Machine()
 
+    def _records(self, pids: Collection[int] | None, lo: int, hi: int) -> Iterator[Record]:
+        for pid in [None] if pids is None else sorted(set(pids)):
+            yield from self.iterator.records(pid, lo, hi)
+
     def tasks(self, pids: Collection[int] | None = None, remarks: list[str] | None = None) -> list[Task]:
         """The processes that have VMAs; those of them that are asked for, as far as they live."""
-        self.records = []
-        for pid in [None] if pids is None else sorted(pids):
-            self.records += self.iterator.records(pid)
         found: dict[int, Task] = {}
-        for record in self.records:
-            if isinstance(record, MappedVma) and record.mm:
+        for record in self._records(pids, 0, 0):
+            if isinstance(record, MappedVma):
                 found.setdefault(record.pid, Task(record.pid, record.comm, record.mm))
         return [found[pid] for pid in sorted(found)]
 
-    def read_vmas(self, reader: GraphReader) -> None:
-        """Give a reader what the iterator saw of the tasks that :meth:`tasks` told last."""
-        mms = {task.mm: number for number, task in reversed(list(enumerate(reader.graph.tasks)))}
-        reader.read_mms(list(mms))
-        fields = reader.fields["anon_vma_chain"]
-        vma, seen, cut = None, set(), []
-        for record in self.records:
+    def begin(self, reader: GraphReader, pids: Collection[int] | None) -> None:
+        """Give a reader the processes that are asked for, their VMAs and chains, as the kernel runs over them."""
+        _Stream(reader).take(self._records(pids, reader.lo, reader.hi))
+
+
+class _Stream:
+    """Takes what the iterator tells; a process that changes meanwhile is a remark."""
+
+    def __init__(self, reader: GraphReader) -> None:
+        self.reader = reader
+        self.tasks: dict[int, Task] = {}
+        self.first: dict[int, tuple[int, int]] = {}  # of each mm: the first task that has it, and its number
+        self.owners: dict[int, int] = {}  # of each VMA: its mm
+        self.changed: dict[int, None] = {}  # processes
+
+    def take(self, records: Iterator[Record]) -> None:
+        """All of them."""
+        reader, fields, same_vma = self.reader, self.reader.fields["anon_vma_chain"], self.reader.same_vma
+        vma: RawVma | None = None
+        cut = []
+        for record in records:
             if isinstance(record, MappedVma):
-                vma = None
-                if record.mm in mms and record.address not in seen:
-                    seen.add(record.address)
-                    vma = reader.add_vma(mms[record.mm], record.address, record.raw)
+                vma = self.vma(record)
             elif vma is None:
                 continue
             elif isinstance(record, ChainLink):
                 avc = RawAvc(*fields.unpack(record.raw[fields.start :]))
-                reader.add_link(vma, record.link - reader.same_vma, avc)
+                if not reader.add_link(vma, record.link - same_vma, avc):
+                    vma = None
             elif isinstance(record, ChainEnd):
                 cut.append((vma, record.link))
+        reader.graph.tasks = list(self.tasks.values())
+        for pid in self.changed:
+            reader.remark(f"process {pid}: its VMAs changed while they were read")
+        reader.read_mms(list(self.first))
         reader.read_chains(cut)
-        self.records = []
+
+    def vma(self, record: MappedVma) -> RawVma | None:
+        """One of a process, unless it is out of bounds or known by another process with the same mm."""
+        pid, mm = record.pid, record.mm
+        if pid not in self.tasks:
+            self.first.setdefault(mm, (pid, len(self.tasks)))
+            self.tasks[pid] = Task(pid, record.comm, mm)
+        first, number = self.first.get(mm, (pid, 0))
+        if not record.raw or first != pid:
+            return None
+        if self.tasks[pid].mm != mm or record.address in self.owners:
+            self.changed[pid] = None
+            return None
+        self.owners[record.address] = mm
+        return self.reader.add_vma(number, record.address, record.raw)

@@ -302,15 +302,8 @@ def read_graph(
 
     :class:`rmaplab.errors.InputError` if the kernel cannot be read at all.
     """
-    remarks: list[str] = []
-    tasks = target.tasks(pids, remarks)
-    source = getattr(target, "read_vmas", None)
     reader = GraphReader(target, lo, hi)
-    reader.graph.remarks += remarks
-    if source is None:
-        return reader.read(tasks, folios=folios)
-    reader.graph.tasks = list(tasks)
-    source(reader)
+    target.begin(reader, pids)
     return reader.read_rest(folios=folios)
 
 

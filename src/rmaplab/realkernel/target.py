@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from rmaplab.realkernel.layout import Layout
     from rmaplab.realkernel.memory import Memory
+    from rmaplab.realkernel.reader import GraphReader
 
 __all__ = ["Machine", "Target", "Task"]
 
@@ -105,6 +106,15 @@ class Target:
         data = self.memory.read(address + self._task.start, self._task.size)
         following, preceding, pid, tgid, comm, mm = self._task.unpack(data)
         return following, preceding, pid, tgid, comm, mm
+
+    def begin(self, reader: GraphReader, pids: Collection[int] | None) -> None:
+        """Give a reader the processes that are asked for (None: all), their VMAs and chains.
+
+        :class:`InputError` if the kernel cannot be read at all.
+        """
+        reader.graph.tasks = self.tasks(pids, reader.graph.remarks)
+        reader.read_vmas(reader.find_vmas())
+        reader.read_chains()
 
     def remembered(self, pids: Collection[int]) -> list[Task]:
         """:meth:`tasks`, asking only for those not seen before: for processes that never exec."""
