@@ -158,11 +158,12 @@ def _debian(monkeypatch):
         return Choice(name, "", archives[0], {"image": Package("linux", Debian.version)})
 
     def make_debian(choice, work, tell):
-        (work / "vmlinuz").write_text(choice.main.version)
+        (work / "kernel").mkdir()
+        (work / "kernel" / "vmlinuz").write_text(choice.main.version)
         if Debian.fails:
             raise Debian.fails
         Debian.made.append(choice.main.version)
-        return Kernel(choice.name, choice.main.version, "qemu", work / "vmlinuz", key=choice.key)
+        return Kernel(choice.name, choice.main.version, "qemu", work / "kernel" / "vmlinuz", key=choice.key)
 
     Debian.made = []
     monkeypatch.setattr(kernels, "choose_package", choose_package)

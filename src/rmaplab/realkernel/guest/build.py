@@ -83,7 +83,7 @@ def merged(text: str, fragment: str) -> str:
 
 
 def build(package: Path, fragment: str, work: Path, log: Path, tell: Callable[[str], None]) -> tuple[str, str]:
-    """Leaves ``linux`` in ``work``; the kernel's release and configuration.
+    """Leaves ``kernel/linux`` in ``work``, among the rest; the kernel's release and configuration.
 
     ``package``: of a linux-source; ``tell`` hears what is being done.
     :class:`InputError` if it cannot be built, naming the log.
@@ -106,10 +106,8 @@ def build(package: Path, fragment: str, work: Path, log: Path, tell: Callable[[s
         raise InputError(f"the kernel does not compile: {_reason(log)}; all that make said is in {log}")
     release = (out / "include/config/kernel.release").read_text(encoding="utf-8").strip()
     config = (out / ".config").read_text(encoding="utf-8")
-    (out / "linux").replace(work / "linux")
-    tell("tidying up")
-    shutil.rmtree(source)
-    shutil.rmtree(out)
+    (work / "kernel").mkdir()
+    (out / "linux").replace(work / "kernel" / "linux")
     return release, config
 
 

@@ -163,11 +163,11 @@ def _make_one(name: str, folder: Path, archives: dict[str, Archive], progress: P
             kernel = make_um(choice, work, folder / "logs" / f"{name}.log", progress.tell)
         else:
             kernel = make_debian(choice, work, progress.tell)
-        work.chmod(0o755)
-        kernel = adopt(kernel, work)
+        kernel = adopt(kernel, work / "kernel")
+        took = time.monotonic() - progress.began
+        progress.tell("tidying up")
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    took = time.monotonic() - progress.began
     rest = "" if kernel.vmlinux else "; without symbols"
     rest += f"; Debian no longer has {name.split('-')[1]}" if choice.other else ""
     progress.end(

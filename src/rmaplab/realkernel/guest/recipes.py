@@ -121,52 +121,40 @@ def _image(name: str, series: str, archive: Archive) -> Choice | None:
 
 
 def make_um(choice: Choice, work: Path, log: Path, tell: Callable[[str], None]) -> Kernel:
-    """Build a user-mode kernel in ``work``."""
+    """Build a user-mode kernel in ``work``; what belongs to it lies in ``kernel`` there."""
     tell(f"fetching {choice.main.name}")
     package = choice.archive.fetch(choice.main, work)
     release, config = build(package, fragments(choice.name), work, log, tell)
-    package.unlink()
-    return Kernel(
-        choice.name,
-        release,
-        "um",
-        work / "linux",
-        work / "linux",
-        (),
-        settings(config),
-        " ".join(choice.main),
-        choice.key,
-    )
+    image, origin = work / "kernel" / "linux", " ".join(choice.main)
+    return Kernel(choice.name, release, "um", image, image, (), settings(config), origin, choice.key)
 
 
 def make_debian(choice: Choice, work: Path, tell: Callable[[str], None]) -> Kernel:
-    """Take a kernel of Debian's apart in ``work``: what is booted, its modules, configuration and symbols."""
+    """Take a kernel of Debian's apart: what is booted, its modules, configuration and symbols, as :func:`make_um`."""
+    place = work / "kernel"
+    place.mkdir()
     config: dict[str, str] = {}
     modules: dict[str, Path] = {}
     for part in ("image", "modules", "config"):
         if part in choice.packages:
             tell(f"fetching {choice.packages[part].name}")
-            package = choice.archive.fetch(choice.packages[part], work)
-            modules |= _open_image(package, work, config)
-            package.unlink()
-    image = work / "vmlinuz"
+            modules |= _open_image(choice.archive.fetch(choice.packages[part], work), place, config)
+    image = place / "vmlinuz"
     if not image.exists():
         raise InputError(f"{choice.main.name} {choice.main.version}: has no vmlinuz")
     vmlinux = None
     if "symbols" in choice.packages:
-        symbols = choice.packages["symbols"]
-        tell(f"fetching {symbols.name}")
-        package = choice.archive.fetch(symbols, work)
+        tell(f"fetching {choice.packages['symbols'].name}")
+        package = choice.archive.fetch(choice.packages["symbols"], work)
         tell("unpacking its symbols")
-        vmlinux = take(package, {rf"\./usr/lib/debug/\S*vmlinux(?:-{re.escape(choice.release)})?": work / "vmlinux"})
-        package.unlink()
+        pattern = rf"\./usr/lib/debug/\S*vmlinux(?:-{re.escape(choice.release)})?"
+        vmlinux = take(package, {pattern: place / "vmlinux"}).get(pattern)
     loaded = tuple(modules[name] for name in MODULES if name in modules)
-    symbols_at = next(iter(vmlinux.values()), None) if vmlinux else None
-    package_text = " ".join(choice.main)
-    return Kernel(choice.name, choice.release, "qemu", image, symbols_at, loaded, config, package_text, choice.key)
+    origin = " ".join(choice.main)
+    return Kernel(choice.name, choice.release, "qemu", image, vmlinux, loaded, config, origin, choice.key)
 
 
-def _open_image(package: Path, work: Path, config: dict[str, str]) -> dict[str, Path]:
+def _open_image(package: Path, place: Path, config: dict[str, str]) -> dict[str, Path]:
     """Write ``vmlinuz`` and the modules that guests load, and read the configuration; the modules by name."""
     modules: dict[str, Path] = {}
     with stream(package) as files:
@@ -177,11 +165,11 @@ def _open_image(package: Path, work: Path, config: dict[str, str]) -> dict[str, 
                 continue
             stem, dot, packed = name.partition(".ko")
             if re.fullmatch(r"vmlinuz(?:-\S+)?", name):
-                (work / "vmlinuz").write_bytes(contents.read())
+                (place / "vmlinuz").write_bytes(contents.read())
             elif re.fullmatch(r"\./(?:boot/config-\S+|usr/lib/modules/[^/]+/config)", member.name):
                 config |= settings(contents.read().decode())
             elif dot and stem.replace("-", "_") in MODULES:
-                modules[stem] = work / "modules" / f"{stem}.ko"
+                modules[stem] = place / "modules" / f"{stem}.ko"
                 modules[stem].parent.mkdir(exist_ok=True)
                 modules[stem].write_bytes(_plain(contents.read(), packed, member.name))
     return modules
