@@ -11,7 +11,7 @@ from huge_parts import PAGES, huge, machine, wanted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from snapshot_parts import histories
-from twin_parts import damage, read_back, readable
+from twin_parts import btf_of, damage, read_back, readable
 
 import rmaplab
 from rmaplab.check.monitor import monitored
@@ -19,6 +19,7 @@ from rmaplab.check.validate import validate
 from rmaplab.errors import InputError
 from rmaplab.kernel.area import Area
 from rmaplab.kernel.flags import PAGE_SIZE, PMD_ORDER, PMD_SIZE
+from rmaplab.realkernel.btf import Btf
 from rmaplab.realkernel.image import FIRST_PID, write_image
 from rmaplab.realkernel.image_memory import PAGE_OFFSET, ImageMemory
 from rmaplab.realkernel.layout import Layout
@@ -176,6 +177,17 @@ def test_some_processes_can_be_asked_for_and_what_is_missing_is_a_question_mark(
     assert {view.tree for view in snapshot.anon_vmas} == {("?", "vma0"), ("vma0",)}
     assert validate(snapshot, find("v7.3"), partial=True).violations == ()
     assert {report.id for report in validate(snapshot, find("v7.3")).violations} >= {"AV-001", "AV-011"}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernel_whose_types_are_read_from_its_btf_reads_back(name):
+    layout = layout_of(name)
+    read = Layout.of_btf(Btf(btf_of(layout)))
+    assert read == layout
+    (kernel,) = histories(KERNELS[name], [7], calls=60)
+    image = write_image(kernel, layout)
+    image.layout = read
+    assert read_graph(image.target()).snapshot(image.pids) == readable(kernel, image)
 
 
 # --- what is broken reads back broken ------------------------------------------------------------------------

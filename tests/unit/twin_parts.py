@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a reader can find out of a model's state, as the snapshot that it should give."""
 
+import struct
 from dataclasses import replace
 
 from snapshot_parts import part_of
@@ -92,3 +93,33 @@ def _is_pointer(memory, number, at):
 def _copy_word(memory, source, target):
     word = memory.pages[source[0]][source[1] : source[1] + 8]
     memory.pages[target[0]][target[1] : target[1] + 8] = word
+
+
+def btf_of(layout):
+    """The BTF of a kernel that has these types and no others (include/uapi/linux/btf.h)."""
+    strings, types = bytearray(b"\0"), [struct.pack("<4I", 0, 1 << 24, 8, 64)]  # the first type: a number of 8 bytes
+
+    def name(text):
+        strings.extend(text.encode() + b"\0")
+        return len(strings) - len(text) - 1
+
+    def add_struct(structure, size, members):
+        """Members are (name, type, offset in bytes); its own number."""
+        entries = b"".join(struct.pack("<3I", name(member), kind, 8 * at) for member, kind, at in members)
+        types.append(struct.pack("<3I", name(structure), 4 << 24 | len(members), size) + entries)
+        return len(types)
+
+    by_structure = {}
+    for path, at in layout.offsets.items():
+        structure, _, member = path.partition(".")
+        by_structure.setdefault(structure, []).append((member, at))
+    for structure, members in by_structure.items():
+        found = []
+        for member, at in members:
+            outer, _, inner = member.partition(".")
+            found.append((outer, add_struct("", 8, [(inner, 1, 0)]) if inner else 1, at))
+        add_struct(structure, layout.sizes.get(structure, 256), found)
+    values = b"".join(struct.pack("<Ii", name(enumerator), value) for enumerator, value in layout.enums.items())
+    types.append(struct.pack("<3I", 0, 6 << 24 | len(layout.enums), 4) + values)
+    body = b"".join(types)
+    return struct.pack("<HBB5I", 0xEB9F, 1, 0, 24, 0, len(body), len(body), len(strings)) + body + bytes(strings)
