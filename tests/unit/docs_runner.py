@@ -18,7 +18,7 @@ others      nothing
 A comment on the last line before a block changes that: ``<!-- docs: exit 1 -->`` (the
 exit code of the block's last command; all others end with 0),
 ``<!-- docs: not run: REASON -->``, or ``<!-- docs: needs: PART, PART -->``, which
-runs the block where the parts are (:func:`lacking`).
+runs the block where the parts are (:func:`lacking`); also ``exit 1; needs: PART``.
 """
 
 from __future__ import annotations
@@ -106,12 +106,12 @@ def _directive(line: str, number: int) -> _Directive:
         if line.strip().startswith("<!-- docs"):
             raise ValueError(f"line {number}: expected `<!-- docs: exit N -->`, `not run: REASON` or `needs: PART`")
         return _Directive()
-    if exit_code := re.fullmatch(r"exit (\d+)", comment[1]):
-        return _Directive(exit_code=int(exit_code[1]))
     if reason := re.fullmatch(r"not run: (\S.*)", comment[1]):
         return _Directive(not_run=reason[1])
-    if (parts := re.fullmatch(r"needs: (\S.*)", comment[1])) and _PARTS.issuperset(names := parts[1].split(", ")):
-        return _Directive(needs=tuple(names))
+    if comment[1] and (told := re.fullmatch(r"(?:exit (\d+)(?:; (?=needs)|$))?(?:needs: (\S.*))?", comment[1])):
+        names = tuple(told[2].split(", ")) if told[2] else ()
+        if _PARTS.issuperset(names):
+            return _Directive(exit_code=int(told[1] or 0), needs=names)
     raise ValueError(
         f"line {number}: `docs: {comment[1]}` is neither `exit N` nor `not run: REASON`, "
         f"nor `needs:` with some of {', '.join(sorted(_PARTS))}"

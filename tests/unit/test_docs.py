@@ -98,6 +98,8 @@ def test_parse_reads_the_comment_before_a_block_only():
         "<!-- docs: exit one -->\n```console\n```\n",
         "<!-- docs: not run -->\n```console\n```\n",
         "<!-- docs exit 1 -->\n```console\n```\n",
+        "<!-- docs: exit 1; -->\n```console\n```\n",
+        "<!-- docs: exit 1needs: um-7.3 -->\n```console\n```\n",
         "<!-- docs: needs: um-6.11 -->\n```console\n```\n",
     ],
 )
@@ -115,6 +117,11 @@ def test_blocks_that_lack_a_part_are_left_alone(tmp_path, monkeypatch):
     assert "deb-6.1" in Document.lacks(elsewhere)
     assert "exit code 1" in outcomes(text.format("um-7.3"), tmp_path)[0]
     assert outcomes(text.format("um-7.3, deb-6.1"), tmp_path) == [None]
+
+
+def test_a_block_may_need_a_part_and_fail():
+    (block,) = parse("<!-- docs: exit 3; needs: um-7.3, drgn -->\n```console\n```\n")
+    assert (block.exit_code, block.needs) == (3, ("um-7.3", "drgn"))
 
 
 def test_the_running_kernel_is_read_on_request_only(monkeypatch):
