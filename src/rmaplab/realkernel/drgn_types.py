@@ -153,13 +153,17 @@ class DrgnTypes:
             case Kind.TYPEDEF:
                 return prog.typedef_type(name, self.type(about.size))
             case Kind.CONST | Kind.VOLATILE | Kind.RESTRICT:
-                of = self.type(about.size)
-                return of.qualified(of.qualifiers | self.drgn.Qualifiers[_QUALIFIERS[about.kind]])
+                return self._qualified(self.type(about.size), self.drgn.Qualifiers[_QUALIFIERS[about.kind]])
             case Kind.TYPE_TAG:
                 return self.type(about.size)
             case Kind.FUNC_PROTO:
                 return self._function(ident, about)
         raise InputError(f"{self.btf.name}: type {ident}, {about.kind.name} {name}, stands where a type should")
+
+    def _qualified(self, of: drgn.Type, more: drgn.Qualifiers) -> drgn.Type:
+        if of.kind == self.drgn.TypeKind.ARRAY:  # in C it is the elements that are const
+            return self.prog.array_type(self._qualified(of.type, more), of.length)
+        return of.qualified(of.qualifiers | more)
 
     def _compound(self, ident: int, about: BtfType) -> drgn.Type:
         make = self.prog.struct_type if about.kind is Kind.STRUCT else self.prog.union_type
@@ -182,7 +186,8 @@ class DrgnTypes:
                 return self.drgn.Object(self.prog, self.type(member.type), bit_field_size=bits)
             made = self.type(member.type)
             if last and made.kind == self.drgn.TypeKind.ARRAY and made.length == 0:
-                return self.prog.array_type(made.type)  # a flexible one: BTF gives it no elements
+                # A flexible one, to which BTF gives no elements.
+                return self.prog.array_type(made.type)
             return made
 
         return self.drgn.TypeMember(of, member.name or None, offset)
