@@ -193,7 +193,7 @@ def obstacles() -> list[str]:
     if not effective >> _CAP_SYS_ADMIN & 1:
         missing = [name for name, bit in _CAPABILITIES.items() if not effective >> bit & 1]
         if missing:
-            found.append(f"{' and '.join(missing)} are not ours: be root")
+            found.append(f"we lack {' and '.join(missing)}: be root")
     if "[confidentiality]" in _text(_LOCKDOWN):
         found.append(f'{_LOCKDOWN} says "confidentiality": boot with lockdown=integrity or without')
     return found
