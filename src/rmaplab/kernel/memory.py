@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Page faults, and copying and zapping page tables (mm/memory.c, v7.0).
 
-A write-protected entry is never made writable early: the kernel may do so
-when it can prove the page exclusive, which a later fault decides alike.
+Of what makes a write-protected entry writable before a write asks for it, if
+the page is known to be exclusive, there is mprotect alone: a fault decides alike.
 """
 
 from __future__ import annotations

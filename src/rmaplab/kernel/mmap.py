@@ -68,9 +68,13 @@ class Mmap(Migrate):
             pgoff = start >> PAGE_SHIFT
         prev, following = mm.neighbours(start, end)
         vmg = VmaMerge(mm, start, end, pgoff, flags, file, prev=prev, next=following)
-        if self.vma_merge_new_range(vmg) is not None:
+        if self.vma_merge_mapped_range(vmg) is not None:
             return 0
         return self.mmap_new_vma(mm, start, end, pgoff, flags, file)
+
+    def vma_merge_mapped_range(self, vmg: VmaMerge) -> Vma | None:
+        """What mmap asks for a range: any neighbour may grow over it."""
+        return self.vma_merge_new_range(vmg)
 
     def mmap_new_vma(self, mm: Mm, start: int, end: int, pgoff: int, flags: int, file: str | None = None) -> int:
         """A VMA of its own for a free range, also where a merge ran out of memory; 0 or -ENOMEM."""
@@ -253,6 +257,10 @@ class Mmap(Migrate):
         self.locks.release(MMAP_LOCK, mm)
         return rc
 
+    def may_unaccount(self, vma: Vma) -> bool:
+        """Whether a VMA that becomes read-only gives its claim on memory back: none of it was used."""
+        return vma.file is None and vma.anon_vma is None
+
     def mprotect_fixup(self, vma: Vma, start: int, end: int, flags: int) -> int:
         """Change the rights of a part of one VMA.
 
@@ -267,7 +275,7 @@ class Mmap(Migrate):
         if flags & VM_WRITE:
             if not old & (VM_ACCOUNT | VM_WRITE | VM_SHARED | VM_NORESERVE):
                 flags |= VM_ACCOUNT
-        elif old & VM_ACCOUNT and vma.file is None and vma.anon_vma is None:
+        elif old & VM_ACCOUNT and self.may_unaccount(vma):
             flags &= ~VM_ACCOUNT
         modified = self.vma_modify_flags(vma, start, end, flags)
         if isinstance(modified, int):

@@ -20,6 +20,7 @@ from rmaplab.series.v3_19 import V3_19
 from rmaplab.series.v4_0 import V4_0
 from rmaplab.series.v5_5 import V5_5
 from rmaplab.series.v6_0 import V6_0
+from rmaplab.series.v6_1 import V6_1
 from rmaplab.series.v6_12 import V6_12
 from rmaplab.series.v6_12_112 import V6_12_112
 from rmaplab.series.v6_18 import V6_18
@@ -42,6 +43,7 @@ _OLDEST_FIRST: tuple[type[Kernel], ...] = (
     V4_0,
     V5_5,
     V6_0,
+    V6_1,
     V6_12,
     V6_12_112,
     V6_18,

@@ -5,22 +5,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from rmaplab.series.older_calls import NoMadviseCollapse, PinsPagesOfFiles, VmasInRedBlackTree
-from rmaplab.series.thp import HugePagesOnly
-from rmaplab.series.uffdio_move import NoUffdioMove
-from rmaplab.series.v6_12 import V6_12
+from rmaplab.series.older_calls import NoMadviseCollapse, VmasInRedBlackTree
+from rmaplab.series.v6_1 import V6_1
 
 if TYPE_CHECKING:
-    from rmaplab.kernel.objects import AnonVma, Folio
+    from rmaplab.kernel.objects import Vma
+    from rmaplab.kernel.vma import VmaMerge
 
 __all__ = ["V6_0"]
 
 
-class V6_0(VmasInRedBlackTree, NoMadviseCollapse, PinsPagesOfFiles, HugePagesOnly, NoUffdioMove, V6_12):  # noqa: N801
+class V6_0(VmasInRedBlackTree, NoMadviseCollapse, V6_1):  # noqa: N801
     """2555283eb40d: an anon_vma counts VMAs and children apart, and is reused without any of the former.
 
-    v6.12 has another home for VMAs and another shape of the merge, large
-    folios of any size, UFFDIO_MOVE and MADV_COLLAPSE; links and counters are
+    v6.1 has another home for VMAs and MADV_COLLAPSE; links and counters are
     the same.
     """
 
@@ -39,6 +37,6 @@ class V6_0(VmasInRedBlackTree, NoMadviseCollapse, PinsPagesOfFiles, HugePagesOnl
     release = "v6.0"
     summary = "num_children and num_active_vmas instead of degree: no double reuse"
 
-    def anon_mapping_changed(self, folio: Folio, anon_vma: AnonVma) -> bool:
-        """Not asked: no call moves a page to another tree (before UFFDIO_MOVE, v6.8)."""
-        return False
+    def vma_merge_mapped_range(self, vmg: VmaMerge) -> Vma | None:
+        """By vma_merge, as every other caller."""
+        return self.vma_merge_new_range(vmg)

@@ -28,10 +28,8 @@ class V6_12(OneVmaMoved, LargeFoliosCopied, V6_18):  # noqa: N801
     """
 
     name = "v6.12"
-    parent: ClassVar[str | None] = "v6.0"
+    parent: ClassVar[str | None] = "v6.1"
     commits: ClassVar[tuple[str, ...]] = (
-        "7d8faaf15545",
-        "524e00b36e8c",
         "84209e87c696",
         "19eaf44954df",
         "adef440691ba",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from rmaplab.check.execute import NO_PLAN, Plan, execute
 from rmaplab.kernel import Kernel
-from rmaplab.kernel.flags import PAGE_SIZE, VM_EXEC
+from rmaplab.kernel.flags import PAGE_SHIFT, VM_EXEC
 from rmaplab.realkernel.conform.compare import normal
 from rmaplab.realkernel.conform.lowering import (
     ADVICE,
@@ -25,6 +25,7 @@ from rmaplab.realkernel.conform.lowering import (
 from rmaplab.realkernel.prefetch import Prefetch
 from rmaplab.realkernel.reader import GraphReader
 from rmaplab.scenario import Fork, Mmap, Mremap
+from rmaplab.series.mremap_rules import DontunmapApart
 
 if TYPE_CHECKING:
     from rmaplab.check.monitor import Monitor
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from rmaplab.realkernel.guest.wire import Guest
     from rmaplab.realkernel.prefetch import PlacesMemory
     from rmaplab.scenario import Call
-    from rmaplab.snapshot import Snapshot
+    from rmaplab.snapshot import Snapshot, VmaView
 
 __all__ = ["MOST_SLOTS", "GuestSide", "ModelSide", "Step"]
 
@@ -108,19 +109,36 @@ class GuestSide:
                 raise OSError(answer.value, f"the guest cannot begin: {errorcode.get(answer.value, answer.value)}")
 
     def observed(self, series: type[Kernel]) -> type[Kernel]:
-        """A series with what this kernel's stable release took over from later ones, as far as a trial shows it.
+        """A series with what this kernel's stable release took over from later ones, as far as trials show it.
 
-        That is VM_MAYBE_GUARD, a flag of VMAs with guards (v6.19; 6.18.44 has it).
+        That is VM_MAYBE_GUARD, a flag of VMAs with guards (v6.19; 6.18.44 has
+        it), and that what MREMAP_DONTUNMAP leaves takes the offset of its
+        address (v7.2; 6.1.192 has it).
         """
-        self.start()
-        place, advice = f"{ARENA:#x} {PAGE_SIZE:#x}", ADVICE["guard-install"]
-        self.guest.batch(
-            [f"0 mmap {place} 3 {MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS}", f"0 madvise {place} {advice}"]
+        taken: dict[str, object] = {}
+        bases: tuple[type[Kernel], ...] = (series,)
+        flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS
+        (vma,) = self._tried(
+            f"mmap {ARENA:#x} 0x1000 3 {flags}", f"madvise {ARENA:#x} 0x1000 {ADVICE['guard-install']}"
         )
-        vmas = self.snapshot({"P0": 0}, ["P0"]).processes[0].vmas
-        if not any("gu" in vma.flags.split() for vma in vmas) or series.prepare_guards is Kernel.prepare_guards:
-            return series
-        return type(series.__name__, (series,), {"prepare_guards": Kernel.prepare_guards})
+        if "gu" in vma.flags.split() and series.prepare_guards is not Kernel.prepare_guards:
+            taken["prepare_guards"] = Kernel.prepare_guards
+        there, back = ARENA + 0x10000, ARENA + 0x20000
+        vmas = self._tried(
+            f"mmap {ARENA:#x} 0x1000 3 {flags}",
+            f"write {ARENA:#x}",
+            f"mremap {ARENA:#x} 0x1000 0x1000 3 {there:#x}",
+            f"mremap {there:#x} 0x1000 0x1000 7 {back:#x}",
+        )
+        if vmas[0].start == there and vmas[0].pgoff == there >> PAGE_SHIFT and not issubclass(series, DontunmapApart):
+            bases = (DontunmapApart, series)
+        return type(series.__name__, bases, taken) if taken or len(bases) > 1 else series
+
+    def _tried(self, *commands: str) -> tuple[VmaView, ...]:
+        """The VMAs of a new process after some commands."""
+        self.start()
+        self.guest.batch([f"0 {command}" for command in commands])
+        return self.snapshot({"P0": 0}, ["P0"]).processes[0].vmas
 
     def perform(self, commands: list[str]) -> str | None:
         """Carry out commands up to the first that fails; the name of its errno."""
