@@ -3,7 +3,7 @@
  * A family of processes that do what they are told, one line at a time.
  *
  * As PID 1 it is all of a guest's user space and talks over the device that the
- * kernel's command line names (GUEST_CHANNEL=/dev/hvc0); as an ordinary process
+ * kernel's command line names (GUEST_CHANNEL=/dev/ttyS0); as an ordinary process
  * it talks over stdin and stdout.  The first process, the controller, reads the
  * lines.  A line for a slot goes to that slot's process through a pipe, and the
  * slot answers by itself.  guest/wire.py has the commands.
@@ -274,8 +274,8 @@ static void serve(int slot)
 				nth = 0;
 			}
 		}
-		shared->busy = -1;
 		answer(result, left);
+		shared->busy = -1; /* not before: the next answer may be the controller's */
 	}
 	_exit(1);
 }
@@ -465,6 +465,10 @@ static void for_slot(int count, char **word)
 	}
 	for (int at = 2; at < count && at < 7; at++)
 		request.arg[at - 2] = strtoul(word[at], NULL, 0);
+	if (request.verb == FORK && (count < 3 || slot_of(word[2]) < 0 || shared->pid[slot_of(word[2])])) {
+		answer(-EINVAL, -1);
+		return;
+	}
 	if (request.verb == MMAP && count > 6 && !strcmp(word[6], "file"))
 		request.arg[3] |= MAP_FILE_OF_ALL;
 	shared->busy = slot;
