@@ -125,8 +125,8 @@ def test_a_block_may_need_a_part_and_fail():
 
 
 def test_the_running_kernel_is_read_on_request_only(monkeypatch):
-    monkeypatch.delenv("RMAPLAB_CONFORMANCE_HOST", raising=False)
-    assert "RMAPLAB_CONFORMANCE_HOST=1" in docs_runner.lacking("host")
+    monkeypatch.delenv("RMAPLAB_LIVE", raising=False)
+    assert "RMAPLAB_LIVE=1" in docs_runner.lacking("host")
 
 
 def test_steps():
