@@ -127,7 +127,7 @@ def lacking(part: str) -> str | None:
         return None if importlib.util.find_spec("drgn") else "drgn is not installed: pip install 'rmaplab[kernel]'"
     if part != "host":
         return None if cache.find(part) else cache.missing(part)
-    if not os.environ.get("RMAPLAB_LIVE"):
+    if os.environ.get("RMAPLAB_LIVE") != "1":
         return "reads the running kernel: on request, with RMAPLAB_LIVE=1"
     if os.geteuid() != 0:
         return "takes root"
