@@ -220,6 +220,7 @@ def test_a_process_leaves_its_own_areas_alone(guest):
 
 def test_a_process_that_dies_in_a_call_is_an_answer(guest):
     """It unmaps its own program."""
+    assert all(answer.ok for answer in guest.batch(["reset", "reset", "spawn 0"]))
     (text,) = ((start, end) for start, end, rest in mappings(guest, 0) if " r-xp " in f" {rest}" and "init" in rest)
     answer = guest.command(f"0 munmap {text[0]:#x} {text[1] - text[0]:#x}")
     assert answer == Answer(False, errno.EIO)

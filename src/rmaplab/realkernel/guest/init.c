@@ -363,6 +363,7 @@ static void end_all(void)
 			kill(shared->pid[slot], SIGKILL);
 	for (int slot = 0; slot < SLOTS; slot++)
 		end_slot(slot, 1);
+	watch_children(1);
 }
 
 static void write_file(const char *path, const char *value)
