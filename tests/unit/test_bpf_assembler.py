@@ -174,6 +174,11 @@ def kernel(links, start=0x5000):
     return memory, avcs
 
 
+def told(memory, avcs):
+    """What is written of links."""
+    return b"".join(struct.pack("<QQQ", 2, VMA, avc + 16) + bytes(memory[avc]) for avc in avcs)
+
+
 def records(memory, lo=0, hi=(1 << 64) - 1, level=0, most=8, context=CONTEXT):
     """What the program writes, read as user space reads it, in pieces that end anywhere."""
     machine = BpfMachine(memory, 24)
@@ -182,7 +187,7 @@ def records(memory, lo=0, hi=(1 << 64) - 1, level=0, most=8, context=CONTEXT):
     assert machine.run(program, context) == 0
     reader = object.__new__(bpf_iterator.VmaIterator)
     reader.vma_bytes, reader.avc_bytes = 64, 64
-    for piece in (1, 100, 1 << 20):
+    for piece in (1, 100, 200, 1 << 20):
         found, rest = [], b""
         for at in range(0, len(machine.output), piece):
             parts = reader._whole(rest + machine.output[at : at + piece])
@@ -193,6 +198,7 @@ def records(memory, lo=0, hi=(1 << 64) - 1, level=0, most=8, context=CONTEXT):
                     rest = end.value
                     break
         assert rest == b""
+        assert b"".join(one.raw for one in found if isinstance(one, bpf_iterator.ChainLinks)) in machine.output
     return found
 
 
@@ -200,14 +206,13 @@ def records(memory, lo=0, hi=(1 << 64) - 1, level=0, most=8, context=CONTEXT):
 def test_a_vma_is_told_with_its_chain(links):
     memory, avcs = kernel(links)
     vma = bpf_iterator.MappedVma(7, MM, TASK, VMA, "cat", bytes(memory[VMA]))
-    chain = [bpf_iterator.ChainLink(VMA, avc + 16, bytes(memory[avc])) for avc in avcs]
-    assert records(memory) == [vma, *chain]
+    assert records(memory) == [vma, *[bpf_iterator.ChainLinks(VMA, told(memory, avcs))] * bool(links)]
 
 
 def test_a_chain_that_is_longer_says_where_it_goes_on():
     memory, avcs = kernel(12)
     assert records(memory)[1:] == [
-        *(bpf_iterator.ChainLink(VMA, avc + 16, bytes(memory[avc])) for avc in avcs[:8]),
+        bpf_iterator.ChainLinks(VMA, told(memory, avcs[:8])),
         bpf_iterator.ChainEnd(VMA, avcs[8] + 16),
     ]
 
@@ -221,8 +226,8 @@ def test_a_chain_in_a_circle_ends():
 def test_a_link_that_cannot_be_read_is_told_empty():
     memory, avcs = kernel(2)
     struct.pack_into("<Q", memory[avcs[0]], 16, NEVER)
-    found = records(memory)
-    assert found[2] == bpf_iterator.ChainLink(VMA, NEVER, bytes(64))
+    link = struct.pack("<QQQ", 2, VMA, NEVER) + bytes(64)
+    assert records(memory)[1].raw[: 2 * len(link)] == told(memory, avcs[:1]) + link
 
 
 @pytest.mark.parametrize(
@@ -232,7 +237,7 @@ def test_of_a_vma_out_of_bounds_only_its_process_is_told(lo, hi, inside):
     memory, _ = kernel(2)
     found = records(memory, lo, hi)
     assert found[0][:5] == (7, MM, TASK, VMA, "cat")
-    assert (len(found), bool(found[0].raw)) == ((3, True) if inside else (1, False))
+    assert (len(found), bool(found[0].raw)) == ((2, True) if inside else (1, False))
 
 
 def test_bounds_are_without_sign():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rmaplab.realkernel.btf import Btf
 
-__all__ = ["ChainEnd", "ChainLink", "MappedVma", "Record", "VmaIterator"]
+__all__ = ["LINK_WORDS", "ChainEnd", "ChainLinks", "MappedVma", "Record", "VmaIterator"]
 
 MOST = 256  # links of a VMA; what is beyond is told to go on (the kernel's buffer holds 32 KiB of a VMA)
 _PROG_TYPE_TRACING, _TRACE_ITER = 26, 28
@@ -30,6 +30,8 @@ _VMA, _LINK, _ON, _ASIDE = 1, 2, 3, 4
 _COMM = 16
 _TAG, _PID, _MM, _TASK, _ADDRESS, _NAME, _HEAD = 0, 8, 16, 24, 32, 40, 56  # a record of a VMA, before its bytes
 _OF, _NODE, _SHORT = 8, 16, 24  # a record of a link, before the bytes of the AVC
+LINK_WORDS = _SHORT // 8
+"""Words of a link in :attr:`ChainLinks.raw` before its AVC."""
 _LO, _HI, _LEVEL, _SHARED = 0, 8, 16, 24  # what the program is told
 _PIDTYPE_TGID = 8  # signal_struct.pids[1]
 _KEPT, _SCRATCH = -8, -16  # in the frame: the VMA's address, and room for a word
@@ -48,11 +50,14 @@ class MappedVma(NamedTuple):
     raw: bytes
 
 
-class ChainLink(NamedTuple):
-    """A link (the address of its ``same_vma``) on the chain of a VMA, and the bytes of its AVC."""
+class ChainLinks(NamedTuple):
+    """Links on the chain of a VMA, one behind the other.
+
+    ``raw``: of each a word that says nothing, the address of the VMA, that of
+    the link (an AVC's ``same_vma``), and the bytes of the AVC.
+    """
 
     vma: int
-    link: int
     raw: bytes
 
 
@@ -63,7 +68,7 @@ class ChainEnd(NamedTuple):
     link: int
 
 
-Record = MappedVma | ChainLink | ChainEnd
+Record = MappedVma | ChainLinks | ChainEnd
 
 
 class VmaIterator:
@@ -74,7 +79,7 @@ class VmaIterator:
     """
 
     def __init__(self, btf: Btf, vma_bytes: int, most: int = MOST) -> None:
-        self.vma_bytes, self.avc_bytes = -(-vma_bytes // 8) * 8, btf.size("anon_vma_chain")
+        self.vma_bytes, self.avc_bytes = -(-vma_bytes // 8) * 8, -(-btf.size("anon_vma_chain") // 8) * 8
         try:
             attach_to = btf.function("bpf_iter_task_vma")
         except KeyError:
@@ -133,7 +138,14 @@ class VmaIterator:
             if end > length:
                 break
             if tag == _LINK:
-                yield ChainLink(first, second, data[at + _SHORT : end])
+                size = end - at
+                while (
+                    end + size <= length
+                    and data[end] == _LINK
+                    and data[end + _OF : end + _NODE] == data[at + _OF : at + _NODE]
+                ):
+                    end += size
+                yield ChainLinks(first, data[at:end])
             elif tag == _ON:
                 yield ChainEnd(first, second)
             else:

@@ -13,11 +13,14 @@ import ctypes
 import mmap
 import os
 import platform
+import struct
+from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Self
 
 from rmaplab.errors import InputError
 from rmaplab.realkernel.bpf import BTF
-from rmaplab.realkernel.bpf_iterator import ChainEnd, ChainLink, MappedVma, VmaIterator
+from rmaplab.realkernel.bpf_iterator import LINK_WORDS, ChainEnd, ChainLinks, MappedVma, VmaIterator
 from rmaplab.realkernel.bpf_memory import BpfMemory
 from rmaplab.realkernel.btf import Btf
 from rmaplab.realkernel.graph import RawAvc
@@ -122,40 +125,54 @@ class LiveTarget(Target):
 
     def begin(self, reader: GraphReader, pids: Collection[int] | None) -> None:
         """Give a reader the processes that are asked for, their VMAs and chains, as the kernel runs over them."""
-        _Stream(reader).take(self._records(pids, reader.lo, reader.hi))
+        _Stream(reader, self.iterator.avc_bytes).take(self._records(pids, reader.lo, reader.hi))
 
 
 class _Stream:
     """Takes what the iterator tells; a process that changes meanwhile is a remark."""
 
-    def __init__(self, reader: GraphReader) -> None:
+    def __init__(self, reader: GraphReader, avc_bytes: int) -> None:
         self.reader = reader
         self.tasks: dict[int, Task] = {}
         self.first: dict[int, tuple[int, int]] = {}  # of each mm: the first task that has it, and its number
         self.owners: dict[int, int] = {}  # of each VMA: its mm
         self.changed: dict[int, None] = {}  # processes
+        offset = reader.target.layout.offset
+        places = [offset(f"anon_vma_chain.{name}") for name in ("vma", "anon_vma", "same_vma", "rb", "rb")]
+        picks = [LINK_WORDS + (at + extra) // 8 for at, extra in zip(places, (0, 0, 0, 16, 8), strict=True)]
+        self.words = struct.Struct(f"<{LINK_WORDS + avc_bytes // 8}Q").iter_unpack
+        self.members = itemgetter(*picks)  # in the order of RawAvc; rb_node is parent, right, left
+        self.avc = partial(tuple.__new__, RawAvc)
 
     def take(self, records: Iterator[Record]) -> None:
         """All of them."""
-        reader, fields, same_vma = self.reader, self.reader.fields["anon_vma_chain"], self.reader.same_vma
+        reader = self.reader
         vma: RawVma | None = None
         cut = []
         for record in records:
             if isinstance(record, MappedVma):
                 vma = self.vma(record)
-            elif vma is None:
-                continue
-            elif isinstance(record, ChainLink):
-                avc = RawAvc(*fields.unpack(record.raw[fields.start :]))
-                if not reader.add_link(vma, record.link - same_vma, avc):
-                    vma = None
-            elif isinstance(record, ChainEnd):
+            elif vma is not None and isinstance(record, ChainLinks):
+                vma = vma if self.links(vma, record.raw) else None
+            elif vma is not None and isinstance(record, ChainEnd):
                 cut.append((vma, record.link))
         reader.graph.tasks = list(self.tasks.values())
         for pid in self.changed:
             reader.remark(f"process {pid}: its VMAs changed while they were read")
         reader.read_mms(list(self.first))
         reader.read_chains(cut)
+
+    def links(self, vma: RawVma, raw: bytes) -> bool:
+        """Some of a chain, at once if none of them is known; False if one is."""
+        same_vma, avcs = self.reader.same_vma, self.reader.graph.avcs
+        links = list(self.words(raw))
+        addresses = [link[LINK_WORDS - 1] - same_vma for link in links]
+        found = map(self.avc, map(self.members, links))
+        if avcs.keys().isdisjoint(addresses) and len(set(addresses)) == len(addresses):
+            avcs.update(zip(addresses, found, strict=True))
+            vma.chain.extend(addresses)
+            return True
+        return all(self.reader.add_link(vma, address, avc) for address, avc in zip(addresses, found, strict=True))
 
     def vma(self, record: MappedVma) -> RawVma | None:
         """One of a process, unless it is out of bounds or known by another process with the same mm."""
