@@ -201,9 +201,9 @@ class Guest(ABC):
         return line.decode("ascii", "replace").strip()
 
     def _report(self, what: str) -> str:
-        last = self.told[-1] if self.told else "it booted"
+        when = f"at `{self.told[-1]}`" if self.told else "while it booted"
         words = self.last_words()
-        return f"{self.release or 'the guest'} {what} at `{last}`" + (f"; its console said: {words}" if words else "")
+        return f"{self.release or 'the guest'} {what} {when}" + (f"; its console said: {words}" if words else "")
 
     def greet(self) -> None:
         """Wait for the guest to be ready."""
