@@ -150,6 +150,7 @@ def test_a_guest_that_has_ended_is_noticed():
         guest.batch(["spawn 0", "0 fork 1"])
     assert str(caught.value) == "9.9 died at `0 fork 1`; its console said: it smells burnt"
     assert isinstance(caught.value, InputError)
+    assert caught.value.told == ("spawn 0", "0 fork 1")
     assert guest.pids == {0: 4}
 
 

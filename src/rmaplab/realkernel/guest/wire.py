@@ -51,12 +51,17 @@ PATIENCE = 30.0  # seconds that a command may take
 BOOT_PATIENCE = 120.0
 AHEAD = 2048  # bytes of commands that are sent before the first is answered
 _CHUNK = 1 << 16
-_TOLD = 40  # commands that a report of a death repeats
+_TOLD = 40  # commands that are remembered
 _COMPLAINTS = ("Kernel panic", "BUG:", "kernel BUG at", "Oops", "WARNING:")
 
 
 class GuestError(InputError):
-    """A guest cannot be booted, or does not answer as it should."""
+    """A guest cannot be booted, or does not answer as it should.
+
+    ``told``: what a guest that is gone was told last, the command it did not answer among it.
+    """
+
+    told: tuple[str, ...] = ()
 
 
 class GuestDiedError(GuestError):
@@ -181,7 +186,7 @@ class Guest(ABC):
         try:
             os.write(self.channel[0], line.encode() + b"\n")
         except OSError as error:
-            raise GuestDiedError(self._report("died")) from error
+            raise self._gone(GuestDiedError, "died") from error
 
     def _line(self, patience: float) -> str:
         while (end := self._buffer.find(b"\n")) < 0:
@@ -189,21 +194,25 @@ class Guest(ABC):
             poll = select.poll()
             poll.register(fd, select.POLLIN)
             if not poll.poll(patience * 1000):
-                raise GuestHangsError(self._report(f"did not answer for {patience:.0f} s"))
+                raise self._gone(GuestHangsError, f"did not answer for {patience:.0f} s")
             try:
                 part = os.read(fd, _CHUNK)
             except OSError:
                 part = b""
             if not part:
-                raise GuestDiedError(self._report("died"))
+                raise self._gone(GuestDiedError, "died")
             self._buffer += part
         line, self._buffer = self._buffer[:end], self._buffer[end + 1 :]
         return line.decode("ascii", "replace").strip()
 
-    def _report(self, what: str) -> str:
+    def _gone(self, kind: type[GuestError], what: str) -> GuestError:
         when = f"at `{self.told[-1]}`" if self.told else "while it booted"
         words = self.last_words()
-        return f"{self.release or 'the guest'} {what} {when}" + (f"; its console said: {words}" if words else "")
+        error = kind(
+            f"{self.release or 'the guest'} {what} {when}" + (f"; its console said: {words}" if words else "")
+        )
+        error.told = tuple(self.told)
+        return error
 
     def greet(self) -> None:
         """Wait for the guest to be ready."""
