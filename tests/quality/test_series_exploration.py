@@ -71,7 +71,8 @@ def test_eras_that_differ_by_bugs_and_locks_alone_reach_the_same_number_of_state
     assert explored["v4.0"].states == explored["v5.5"].states
     assert explored["v5.5"].states < explored["v6.0"].states  # whose pages have an exclusive bit
     assert explored["v7.0"].digest == explored["v7.3"].digest
-    assert explored["v6.0"].digest == explored["v6.12"].digest == explored["v6.12.112"].digest
+    assert explored["v6.0"].digest != explored["v6.12"].digest  # which gives charged memory back
+    assert explored["v6.12"].digest == explored["v6.12.112"].digest
 
 
 def test_a_single_list_has_fewer_states_and_far_fewer_ways_to_fail(explored):

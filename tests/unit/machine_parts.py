@@ -5,7 +5,7 @@ from rmaplab.series import SERIES
 
 BASE = 0x10000000
 SINCE_6_0 = tuple(name for name, logic in SERIES.items() if logic.counts_apart)
-BEFORE_6_16 = ("v6.0", "v6.12", "v6.12.112")  # of those; the older merge rule
+BEFORE_6_16 = ("v6.0", "v6.1", "v6.12", "v6.12.112")  # of those; the older merge rule
 
 
 def vma(process, index=0):

@@ -186,11 +186,11 @@ def test_notebook_tables_escape():
 
 @pytest.mark.parametrize(
     "call",
-    [lambda: Kernel("v6.81"), lambda: run(TEXT, "v6.81"), lambda: check("v6.81"), lambda: replay(series="v6.81")],
+    [lambda: Kernel("v7.00"), lambda: run(TEXT, "v7.00"), lambda: check("v7.00"), lambda: replay(series="v7.00")],
     ids=["Kernel", "run", "check", "replay"],
 )
 def test_unknown_series(call):
-    with pytest.raises(UsageError, match=r"unknown series 'v6\.81'; did you mean v6\.18\?"):
+    with pytest.raises(UsageError, match=r"unknown series 'v7\.00'; did you mean v7\.0\?"):
         call()
 
 

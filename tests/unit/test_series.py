@@ -92,12 +92,30 @@ REUSED = "anon_vma reused by fork"
                 "wp_can_reuse_large_anon_folio",
             ],
         ),
+        ("v6.1", ["madvise_collapse", "vma_iter_prealloc", "vma_merge_mapped_range"]),
         (
             "v6.12",
-            ["alloc_anon_folio", "anon_mapping_changed", "gup_must_unshare", "madvise_collapse", "vma_iter_prealloc"],
+            [
+                "alloc_anon_folio",
+                "anon_mapping_changed",
+                "gup_must_unshare",
+                "may_unaccount",
+                "vma_merge_mapped_range",
+            ],
         ),
-        ("v6.12.112", ["publish_anon_vma"]),
-        ("v6.18", ["grow_vma_down", "is_mergeable_anon_vma", "vrm_move_only", "wp_can_reuse_large_anon_folio"]),
+        ("v6.12.112", ["copy_vma_neighbours", "dontunmap_complete", "prep_move_vma", "publish_anon_vma"]),
+        (
+            "v6.18",
+            [
+                "check_mremap_params",
+                "grow_vma_down",
+                "is_mergeable_anon_vma",
+                "prep_move_vma",
+                "remap_one",
+                "vrm_move_only",
+                "wp_can_reuse_large_anon_folio",
+            ],
+        ),
         ("v6.18+1", ["check_anon_vma_clone", "check_unlink_anon_vmas", "cleanup_partial_anon_vmas"]),
         ("v6.18+2", ["anon_vma_fork"]),
         ("v6.18+3", ["anon_vma_clone", "unlink_anon_vmas"]),
@@ -144,6 +162,7 @@ REUSED = "anon_vma reused by fork"
                 "ksm_walk_range",
                 "merge_anon_pgoff",
                 "needs_adjacent_anon_pgoff",
+                "prep_move_vma",
                 "publish_anon_vma",
                 "vm_area_alloc",
             ],
@@ -159,7 +178,7 @@ def test_parents_form_one_chain_up_to_the_default_with_three_beside_it():
     while name is not None:
         line.append(name)
         name = SERIES[name].parent
-    before = ["v2.6.32", "v2.6.34", "v3.19", "v4.0", "v5.5", "v6.0", "v6.12", "v6.18"]
+    before = ["v2.6.32", "v2.6.34", "v3.19", "v4.0", "v5.5", "v6.0", "v6.1", "v6.12", "v6.18"]
     assert line[::-1] == [*before, *(f"v6.18+{patch}" for patch in range(1, 10)), "v7.0"]
     beside = {name: SERIES[name].parent for name in SERIES if name not in line}
     assert beside == {"v6.12.112": "v6.12", "v6.18+v2": "v6.18+9", "v7.3": "v7.0"}

@@ -14,11 +14,11 @@ from rmaplab.series import SERIES, find
 from rmaplab.workload.replay import replay
 
 HISTORIES = 12
-ERAS = ("v2.6.32", "v2.6.34", "v3.19", "v4.0", "v5.5", "v6.0", "v6.12", "v6.12.112")
+ERAS = ("v2.6.32", "v2.6.34", "v3.19", "v4.0", "v5.5", "v6.0", "v6.1", "v6.12", "v6.12.112")
 DEGREE = ("v3.19", "v4.0", "v5.5")
 Z23 = {"AV-008", "AV-043"}  # what its double reuse violates at once
 LISTS = ("v2.6.32", "v2.6.34")
-NEIGHBOURS = [("v3.19", "v4.0"), ("v4.0", "v5.5"), ("v6.0", "v6.12")]
+NEIGHBOURS = [("v3.19", "v4.0"), ("v4.0", "v5.5"), ("v6.0", "v6.1")]
 DAEMON = "".join(f"P{n} fork P{n + 1}\nP{n} exit\n" for n in range(12))
 WRITTEN = "P0 mmap A 2\nP0 write A\n"
 

@@ -15,7 +15,7 @@ from rmaplab.kernel.mmap import MMAP_MIN_ADDR, STACK_GUARD_GAP
 from rmaplab.series import SERIES
 
 NODES_IN_VMAS = ("v2.6.32", "v2.6.34", "v3.19", "v4.0", "v5.5", "v6.0")  # before the maple tree
-SPINLOCKED = ("v6.0", "v6.12", "v6.12.112")  # expand_downwards takes page_table_lock, too
+SPINLOCKED = ("v6.0", "v6.1", "v6.12", "v6.12.112")  # expand_downwards takes page_table_lock, too
 
 
 def stack(process, pages=1, end=STACK_TOP, flags=STACK_FLAGS):

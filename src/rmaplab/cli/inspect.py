@@ -14,7 +14,7 @@ import dataclasses
 import json
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.validate import validate
 from rmaplab.cli.common import add_output, emit, note, positive, standard_input
@@ -22,7 +22,7 @@ from rmaplab.errors import InputError, UsageError
 from rmaplab.realkernel.guests import series_of_release
 from rmaplab.realkernel.reader import read_graph
 from rmaplab.report.graph_page import graph_page
-from rmaplab.report.inspection import Inspection, inspection_document, inspection_text
+from rmaplab.report.inspection import USUAL_SIZES, Inspection, inspection_document, inspection_text
 from rmaplab.report.place import place_text
 from rmaplab.series import DEFAULT, find
 from rmaplab.snapshot import Snapshot
@@ -80,7 +80,11 @@ def run(args: argparse.Namespace) -> int:
     if args.snapshot:
         inspection = _of_document(args)
         if args.validate:
-            verdict = validate(inspection.snapshot, find(inspection.series), partial=bool(inspection.incomplete))
+            verdict = validate(
+                inspection.snapshot,
+                find(inspection.series),
+                partial=inspection.partial or bool(inspection.incomplete),
+            )
             inspection = dataclasses.replace(inspection, verdict=verdict)
     else:
         with closing(_target(args)) as target:
@@ -126,7 +130,16 @@ def _read(args: argparse.Namespace, target: Target) -> Inspection:
     snapshot = graph.snapshot(layout=target.layout)
     series = args.series or series_of_release(target.release)
     pids = {f"{task.comm}:{task.pid}": task.pid for task in graph.tasks}
-    return Inspection(target.release, series, snapshot, tuple(graph.remarks), graph.addresses, pids=pids)
+    return Inspection(
+        kernel=target.release,
+        series=series,
+        snapshot=snapshot,
+        incomplete=tuple(graph.remarks),
+        addresses=graph.addresses,
+        pids=pids,
+        partial=args.pid is not None,
+        sizes=(target.layout.size("anon_vma"), target.layout.size("anon_vma_chain")),
+    )
 
 
 def _judged(args: argparse.Namespace, target: Target, inspection: Inspection) -> Inspection:
@@ -166,7 +179,23 @@ def _of_document(args: argparse.Namespace) -> Inspection:
             f"{name}: not a snapshot that `rmaplab inspect --json` or `run --json` wrote: {error}"
         ) from None
     series = args.series or document.get("series") or DEFAULT
-    return Inspection(document.get("kernel", "of the model"), series, snapshot, tuple(document.get("incomplete", ())))
+    return Inspection(
+        kernel=document.get("kernel", "of the model"),
+        series=series,
+        snapshot=snapshot,
+        incomplete=tuple(document.get("incomplete", ())),
+        partial=bool(document.get("partial")),
+        sizes=_sizes(document),
+    )
+
+
+def _sizes(document: dict[str, Any]) -> tuple[int, int]:
+    sizes = document.get("sizes")
+    given = (sizes.get("anon_vma"), sizes.get("anon_vma_chain")) if isinstance(sizes, dict) else ()
+    match given:
+        case (int() as anon_vma, int() as link):
+            return anon_vma, link
+    return USUAL_SIZES
 
 
 def _write(path: str, page: str) -> None:

@@ -53,7 +53,7 @@ def graph_page(inspection: Inspection, top: int = 10) -> str:
 
 
 def _figures(inspection: Inspection, top: int) -> Iterator[str]:
-    figures = overview(inspection.snapshot, top)
+    figures = overview(inspection.snapshot, top, inspection.sizes)
     counts = figures.counts
     yield (
         f"<p>{counts['processes']:,} processes, {counts['vmas']:,} VMAs, {counts['anon_vmas']:,} anon_vmas in "

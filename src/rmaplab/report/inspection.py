@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from rmaplab.kernel.events import Report
     from rmaplab.snapshot import AnonVmaView, Snapshot, VmaView
 
-__all__ = ["Inspection", "Overview", "inspection_document", "inspection_text", "overview"]
+__all__ = ["USUAL_SIZES", "Inspection", "Overview", "inspection_document", "inspection_text", "overview"]
 
 _PAGE = 12
+USUAL_SIZES = 104, 64
+"""Bytes of an anon_vma and of an AVC on x86-64 without debugging."""
 
 
 class ProcessCost(NamedTuple):
@@ -82,7 +84,9 @@ class Inspection:
     """A snapshot of a real kernel.
 
     ``incomplete`` says what is not in it, ``addresses`` where in the kernel
-    its objects are, by their names, ``pids`` the ids of its processes.
+    its objects are, by their names, ``pids`` the ids of its processes;
+    ``partial``: only some were asked for; ``sizes``: bytes of an anon_vma and
+    of an AVC.
     """
 
     kernel: str
@@ -92,6 +96,8 @@ class Inspection:
     addresses: Mapping[str, int] = field(default_factory=dict)
     verdict: Verdict | None = None
     pids: Mapping[str, int] = field(default_factory=dict)
+    partial: bool = False
+    sizes: tuple[int, int] = USUAL_SIZES
 
     def placed(self, report: Report) -> str:
         """A violation with addresses in place of names, so that it is the same in another reading."""
@@ -103,9 +109,12 @@ class Inspection:
         return f"{report.id} {named}"
 
 
-def overview(snapshot: Snapshot, top: int = 10) -> Overview:
-    """Work out the figures, in time that grows with the snapshot's size."""
-    avc_bytes, av_bytes = _bytes(snapshot)
+def overview(snapshot: Snapshot, top: int = 10, sizes: tuple[int, int] = USUAL_SIZES) -> Overview:
+    """Work out the figures, in time that grows with the snapshot's size.
+
+    ``sizes``: bytes of an anon_vma, and of an AVC.
+    """
+    av_bytes, avc_bytes = sizes
     vmas = {vma.id: vma for process in snapshot.processes for vma in process.vmas}
     trees = _trees(snapshot, av_bytes, avc_bytes)
     processes = [
@@ -139,14 +148,6 @@ def overview(snapshot: Snapshot, top: int = 10) -> Overview:
         empty=sorted(empty, key=lambda one: (-one.references, one.anon_vma))[:top],
         walks=sorted(walks, key=lambda one: (one.mapped - one.visited, one.folio))[:top],
     )
-
-
-def _bytes(snapshot: Snapshot) -> tuple[int, int]:
-    """Bytes of an AVC, and of an anon_vma, by what all of them take; the usual sizes if there are none."""
-    slab = snapshot.slab
-    avc = 64
-    rest = slab.bytes - slab.anon_vma_chain * avc
-    return avc, rest // slab.anon_vma if slab.anon_vma and rest > 0 else 104
 
 
 def _trees(snapshot: Snapshot, av_bytes: int, avc_bytes: int) -> list[TreeCost]:
@@ -213,7 +214,7 @@ def _walks(snapshot: Snapshot, vmas: dict[str, VmaView]) -> Iterator[WalkCost]:
 
 def inspection_text(inspection: Inspection, top: int = 10) -> str:
     """For a terminal."""
-    return "\n".join(_lines(inspection, overview(inspection.snapshot, top))) + "\n"
+    return "\n".join(_lines(inspection, overview(inspection.snapshot, top, inspection.sizes))) + "\n"
 
 
 def _lines(inspection: Inspection, figures: Overview) -> Iterator[str]:
@@ -276,11 +277,13 @@ def _section(title: str, heads: list[str], rows: Iterable[Iterable[object]]) -> 
 def inspection_document(inspection: Inspection, top: int = 10) -> dict[str, Any]:
     """For programs: the snapshot, and what is known of it."""
     verdict = inspection.verdict
-    figures = overview(inspection.snapshot, top)
+    figures = overview(inspection.snapshot, top, inspection.sizes)
     lists = ("processes", "trees", "deepest", "widest", "empty", "walks")
     return {
         "series": inspection.series,
         "kernel": inspection.kernel,
+        "partial": inspection.partial,
+        "sizes": dict(zip(("anon_vma", "anon_vma_chain"), inspection.sizes, strict=True)),
         "incomplete": list(inspection.incomplete),
         "violations": None
         if verdict is None
