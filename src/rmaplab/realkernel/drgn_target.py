@@ -79,8 +79,11 @@ class DrgnTarget(Target):
             self.when_closed()
 
 
-def target_of(prog: drgn.Program) -> DrgnTarget:
-    """A Program of a kernel that has types already, such as the one of a drgn session; :class:`InputError`."""
+def target_of(prog: drgn.Program, layout: Layout | None = None) -> DrgnTarget:
+    """A Program of a kernel that has symbols already, such as the one of a drgn session; :class:`InputError`.
+
+    ``layout``: where members lie, by default as the Program's types say.
+    """
     import drgn
 
     if not prog.flags & drgn.ProgramFlags.IS_LINUX_KERNEL:
@@ -88,9 +91,8 @@ def target_of(prog: drgn.Program) -> DrgnTarget:
     memory = DrgnMemory(prog)
     info = vmcore_info(prog)
     machine = _x86_machine(prog, memory, info)
-    layout = Layout.of_drgn(prog)
     try:
-        return DrgnTarget(prog, memory, layout, machine, info.release)
+        return DrgnTarget(prog, memory, layout or Layout.of_drgn(prog), machine, info.release)
     except LookupError as error:
         raise InputError(f"{info.release}: {error}: give its vmlinux with debug symbols") from error
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rmaplab.realkernel.btf import Btf, BtfType, Member
     from rmaplab.realkernel.guest_symbols import KernelSymbol, KernelSymbols
 
-__all__ = ["FINDER", "VARIABLES", "DrgnTypes", "find_symbols", "register"]
+__all__ = ["FINDER", "VARIABLES", "DrgnTypes", "find_symbols", "register", "silence"]
 
 FINDER = "rmaplab"
 """The name of our finders in a Program."""
@@ -250,6 +250,12 @@ def register(prog: drgn.Program, learn: Callable[[drgn.Program], tuple[Btf, Kern
         prog.register_type_finder(FINDER, _find_type, enable_index=-1)
         prog.register_symbol_finder(FINDER, _find_symbol, enable_index=-1)
         prog.register_object_finder(FINDER, _find_object, enable_index=-1)
+
+
+def silence(prog: drgn.Program) -> None:
+    """Let a Program find nothing by BTF and kallsyms until :func:`register` is called again."""
+    if FINDER in prog.cache:
+        prog.cache[FINDER] = None
 
 
 def _known(prog: drgn.Program) -> tuple[DrgnTypes, KernelSymbols] | None:

@@ -16,8 +16,9 @@ from rmaplab.errors import InputError
 from rmaplab.realkernel.btf import Btf
 from rmaplab.realkernel.drgn_programs import connect, core_program, errors, kcore_program, listening, qmp_program
 from rmaplab.realkernel.drgn_target import DrgnMemory, DrgnTarget, target_of, vmcore_info
-from rmaplab.realkernel.drgn_types import register
+from rmaplab.realkernel.drgn_types import register, silence
 from rmaplab.realkernel.guest_symbols import VmcoreInfo, btf_in, read_symbols
+from rmaplab.realkernel.layout import Layout
 
 if TYPE_CHECKING:
     import drgn
@@ -73,16 +74,17 @@ def _open(prog: drgn.Program, name: str, vmlinux: Path | str | None, btf: Path |
 
     if prog.platform.arch != drgn.Architecture.X86_64:
         raise InputError(f"{name}: a kernel for {prog.platform.arch.name}: those for x86-64 are read")
+    silence(prog)
     info = vmcore_info(prog)
     if vmlinux is not None:
         _load_vmlinux(prog, name, Path(vmlinux), info)
-    else:
-        memory = DrgnMemory(prog)
-        symbols = read_symbols(memory, info)
-        types = Btf.of_file(btf) if btf is not None else btf_in(memory, symbols, name)
-        check_types(types, info, name)
-        register(prog, lambda _: (types, symbols))
-    return target_of(prog)
+        return target_of(prog)
+    memory = DrgnMemory(prog)
+    symbols = read_symbols(memory, info)
+    types = Btf.of_file(btf) if btf is not None else btf_in(memory, symbols, name)
+    check_types(types, info, name)
+    register(prog, lambda _: (types, symbols))
+    return target_of(prog, Layout.of_btf(types))
 
 
 def _load(prog: drgn.Program, path: str) -> str:
