@@ -99,6 +99,9 @@ def find_machine(memory: Memory, layout: Layout, pgd: int, page: int, anon_vma: 
     place = (physical >> 12) * layout.size("page") + layout.offset("folio.mapping")
     regions = sorted(_regions(memory, pgd, page_offset, levels))
     for base, data in zip(regions, memory.read_many([base + place for base in regions], 8), strict=True):
-        if data is not None and int.from_bytes(data, "little") == anon_vma | 1:
+        if data is None or int.from_bytes(data, "little") != anon_vma | 1:
+            continue
+        at = base + place
+        if translate(memory, pgd, page_offset, levels, at) != at - page_offset:  # the direct map has all of it, too
             return Machine(levels=levels, page_offset=page_offset, vmemmap=base)
     return Machine(levels=levels, page_offset=page_offset)
