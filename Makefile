@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint coverage mutants bench nightly kernels pages lock clean
+.PHONY: help demo test lint coverage mutants bench nightly kernels conform pages lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -44,6 +44,9 @@ nightly: $(VENV)/.dev ## set up, then 10 million random calls on v7.0 and on v6.
 
 kernels: $(VENV)/.run ## set up, then fetch and build kernels for guests into a cache (KERNELS='um-7.3 deb-6.1': these alone)
 	@$(BIN)/python -m rmaplab.realkernel.guest.kernels $(KERNELS)
+
+conform: $(VENV)/.dev ## set up, then hold the model against all kernels there are (half an hour; CONFORM=--host: this one, too)
+	@$(BIN)/python tools/conformance.py $(CONFORM)
 
 pages: $(VENV)/.dev ## renew the pages of docs/ that are made from the code
 	@$(BIN)/python -m rmaplab.report.series_page >docs/series.md
