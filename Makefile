@@ -42,7 +42,7 @@ bench: $(VENV)/.dev ## set up, then measure speed
 nightly: $(VENV)/.dev ## set up, then 10 million random calls on v7.0 and on v6.18 (hours)
 	@$(BIN)/python tools/nightly.py
 
-kernels: $(VENV)/.run ## set up, then fetch and build kernels for guests into a cache (KERNELS='um-7.3 deb-6.1': these alone)
+kernels: $(VENV)/.dev ## set up, then fetch and build kernels for guests into a cache (KERNELS='um-7.3 deb-6.1': these alone)
 	@$(BIN)/python -m rmaplab.realkernel.guest.kernels $(KERNELS)
 
 conform: $(VENV)/.dev ## set up, then hold the model against all kernels there are (half an hour; CONFORM=--host: this one, too)

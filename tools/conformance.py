@@ -22,7 +22,6 @@ from tqdm import tqdm
 from rmaplab.errors import RmaplabError
 from rmaplab.realkernel.conform.campaign import Campaign, conform
 from rmaplab.realkernel.conform.failing import failing_programs
-from rmaplab.realkernel.conform.run import Conformance
 from rmaplab.realkernel.guest.cache import KERNELS, find
 from rmaplab.realkernel.guests import HOST, can_fail, lacking, open_guest, series_of
 from rmaplab.report.text import table
@@ -31,7 +30,7 @@ from rmaplab.series import find as find_series
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rmaplab.realkernel.conform.run import Program
+    from rmaplab.realkernel.conform.run import Conformance, Program
 
 HEADS = ["kernel", "series", "programs", "calls", "failing", "graphs", "mismatches", "deaths", "boot s", "programs/s"]
 
