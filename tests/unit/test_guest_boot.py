@@ -25,7 +25,6 @@ def folder(tmp_path, monkeypatch):
     made = tmp_path / "temporary"
     made.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(made))
-    monkeypatch.setattr("rmaplab.realkernel.guest.qemu._SHARED_MEMORY", made)
     return made
 
 

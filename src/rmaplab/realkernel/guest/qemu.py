@@ -7,6 +7,7 @@ and talks over a virtio serial port.
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -30,7 +31,6 @@ __all__ = ["EMULATOR", "QemuGuest"]
 
 EMULATOR = "qemu-system-x86_64"
 MEMORY = 256 << 20  # bytes of guest memory
-_SHARED_MEMORY = Path("/dev/shm")
 _STARTS = 20.0  # seconds in which QEMU makes its sockets
 _KERNEL_OPTIONS = (
     *("console=ttyS0", "quiet", "nokaslr", "slab_nomerge", "panic=-1", "panic_on_warn=1"),
@@ -42,10 +42,13 @@ _CACHES = {"rmap": ("anon_vma_cachep", "anon_vma_chain_cachep"), "vma": ("vm_are
 
 
 class _Files(NamedTuple):
-    """What a running guest has in the file system: all of it in two folders of its own."""
+    """What a running guest has in the file system: a folder of its own, and a file in memory that has no name there.
+
+    Nothing is left of the guest's memory when both processes are gone, however they ended.
+    """
 
     folder: Path
-    memory: Path
+    descriptor: int
     console: Path
     qmp: Path
     control: Path
@@ -53,13 +56,18 @@ class _Files(NamedTuple):
 
     @classmethod
     def make(cls) -> _Files:
+        descriptor = os.memfd_create("memory of a guest")
+        os.ftruncate(descriptor, MEMORY)
         folder = Path(tempfile.mkdtemp(prefix="rmaplab-"))
-        shared = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else folder
-        memory = Path(tempfile.mkdtemp(prefix="rmaplab-", dir=shared)) / "memory"
-        return cls(folder, memory, folder / "console", folder / "qmp", folder / "control", folder / "gdb")
+        return cls(folder, descriptor, folder / "console", folder / "qmp", folder / "control", folder / "gdb")
+
+    @property
+    def memory(self) -> Path:
+        """A name for the guest's memory, here and in QEMU, which inherits the descriptor."""
+        return Path(f"/proc/self/fd/{self.descriptor}")
 
     def remove(self) -> None:
-        shutil.rmtree(self.memory.parent, ignore_errors=True)
+        os.close(self.descriptor)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
@@ -102,6 +110,7 @@ class QemuGuest(Guest):
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                pass_fds=(files.descriptor,),
                 preexec_fn=die_with_parent,
             )
         self._channel = socket.socket(socket.AF_UNIX)
