@@ -8,18 +8,26 @@ row times the same fixed piece of pure Python over and over.
 
 from __future__ import annotations
 
+import os
 import statistics
 import sys
 import tempfile
 import time
+from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.big_graph import BigGraph
 from rmaplab.check.explore import explore
 from rmaplab.check.histories import Bounds
 from rmaplab.check.monitor import monitored
 from rmaplab.check.state import fingerprint
 from rmaplab.cli.catalogue import shipped_traces
+from rmaplab.realkernel.conform.campaign import Campaign, conform
+from rmaplab.realkernel.guest.cache import KERNELS
+from rmaplab.realkernel.guest.cache import find as find_kernel
+from rmaplab.realkernel.guests import HOST, can_fail, lacking, open_guest, series_of
 from rmaplab.report.text import table
 from rmaplab.series import find
 from rmaplab.workload.replay import replay
@@ -28,8 +36,11 @@ from rmaplab.workload.trace import Header, TraceWriter
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rmaplab.realkernel.conform.run import Conformance
+
 RUNS = 7
 PAGE = 4096
+LAYOUT = Path(str(resources.files("rmaplab") / "data" / "layouts" / "x86_64-7.0.json"))
 
 
 def fork_heavy(path: Path, generations: int = 400, areas: int = 8, width: int = 4) -> None:
@@ -95,6 +106,32 @@ def copying(rounds: int = 2000) -> float:
     return rounds / (time.perf_counter() - began)
 
 
+def conforming(name: str, workers: int) -> float:
+    """Random programs a second on a kernel and on the model, a graph compared after every call."""
+    programs = 40 * workers if name.startswith("deb") else 200 * workers
+    campaign = Campaign(series_of(name), partial(open_guest, name), lacking(name), can_fail(name))
+    began: list[float] = []
+
+    def first(_: Conformance) -> None:
+        began.append(time.perf_counter())  # what comes after the boot and the first programs counts
+
+    result = conform(campaign, range(programs), workers=workers, progress=first)
+    assert not result.mismatches
+    return (programs - 10) / (began[-1] - began[0])
+
+
+def guests() -> list[tuple[str, str, str, Callable[[], float]]]:
+    """Those that are there: the running kernel only if RMAPLAB_LIVE allows it."""
+    names = [name for name in KERNELS if find_kernel(name) is not None]
+    if os.environ.get("RMAPLAB_LIVE") == "1" and os.geteuid() == 0:
+        names.append(HOST)
+    targets = {"um": "30", "de": "10", "ho": "200"}
+    return [
+        (f"conform, {name}, two workers", "programs/s", targets[name[:2]], partial(conforming, name, 2))
+        for name in names
+    ]
+
+
 def noise(rounds: int = 200_000) -> float:
     began = time.perf_counter()
     total = 0
@@ -117,6 +154,8 @@ def main() -> int:
             ("explorer, one core", "transitions/s", "10,000", lambda: exploring(1)),
             ("explorer, two workers", "transitions/s", "", lambda: exploring(2)),
             ("copy and fingerprint of a state", "states/s", "", copying),
+            ("reader, a million AVCs", "AVCs/s", "", BigGraph(LAYOUT).reading),
+            *guests(),
         ):
             median, low, high = rate(work)
             rows.append([name, unit, round(median), round(low), round(high), target])

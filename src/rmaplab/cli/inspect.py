@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from rmaplab.check.validate import validate
 from rmaplab.cli.common import add_output, emit, note, positive, standard_input
 from rmaplab.errors import InputError, UsageError
+from rmaplab.gcpause import paused_gc
 from rmaplab.realkernel.guests import series_of_release
 from rmaplab.realkernel.reader import read_graph
 from rmaplab.report.graph_page import graph_page
@@ -124,10 +125,11 @@ def _target(args: argparse.Namespace) -> Target:
 
 
 def _read(args: argparse.Namespace, target: Target) -> Inspection:
-    graph = read_graph(target, args.pid, folios=not args.no_pages)
+    with paused_gc():
+        graph = read_graph(target, args.pid, folios=not args.no_pages)
+        snapshot = graph.snapshot(layout=target.layout)
     if missing := set(args.pid or ()) - {task.pid for task in graph.tasks}:
         raise InputError(f"no process {', '.join(map(str, sorted(missing)))} with an address space runs there")
-    snapshot = graph.snapshot(layout=target.layout)
     series = args.series or series_of_release(target.release)
     pids = {f"{task.comm}:{task.pid}": task.pid for task in graph.tasks}
     return Inspection(
