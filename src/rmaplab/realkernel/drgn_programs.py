@@ -35,7 +35,7 @@ _CORE, _X86_64 = 4, 62
 _NOTHING_KNOWN = b"OSRELEASE=6.1.0\nPAGESIZE=4096\nKERNELOFFSET=0\nSYMBOL(swapper_pg_dir)=ffffffff81000000\n"
 _PIECE = 1 << 22  # bytes of memory that are searched at a time
 _OVERLAP = 1 << 16
-_BEYOND = 1 << 32  # where memory ends for good when it ends: below are holes
+_MEMORY_BEGINS = (1 << 20, 1 << 32)
 _PHYSICAL = 1 << 52  # bytes that x86-64 can address
 _PATIENCE = 10.0  # seconds in which QEMU greets
 
@@ -214,30 +214,28 @@ def _note_in_file(path: Path) -> bytes | None:
 
 
 def _note_in(prog: drgn.Program) -> bytes | None:
-    """Search physical memory, behind each hole too."""
+    """Search a PC's physical memory: behind the first MiB, and again from 4 GiB on.
+
+    It ends there once below and once above; what lies between are devices,
+    which are not to be read.
+    """
+    for start in _MEMORY_BEGINS:
+        before = b""
+        for piece in _pieces(prog, start):
+            if (found := find_note(before + piece)) is not None:
+                return found
+            before = piece[-_OVERLAP:]
+    return None
+
+
+def _pieces(prog: drgn.Program, at: int) -> Iterator[bytes]:
+    """Memory from an address on, to its end."""
     import drgn
 
-    at, before = 0, b""
-    while True:
-        try:
-            piece = bytes(prog.read(at, _PIECE, True))
-        except drgn.FaultError:
-            if at >= _BEYOND:
-                return None
-            piece = _pages(prog, at, drgn.FaultError)
-        if (found := find_note(before + piece)) is not None:
-            return found
-        at, before = at + _PIECE, piece[-_OVERLAP:]
-
-
-def _pages(prog: drgn.Program, start: int, fault: type[Exception]) -> bytes:
-    """A piece of memory with holes; they read as zeros, and a piece that begins with one as nothing."""
-    found = []
-    for at in range(start, start + _PIECE, _OVERLAP):
-        try:
-            found.append(bytes(prog.read(at, _OVERLAP, True)))
-        except fault:
-            if at == start:
+    for size in (_PIECE, _OVERLAP):  # the last pieces are smaller
+        while True:
+            try:
+                yield bytes(prog.read(at, size, True))
+            except drgn.FaultError:
                 break
-            found.append(bytes(_OVERLAP))
-    return b"".join(found)
+            at += size
