@@ -5,14 +5,14 @@ from __future__ import annotations
 
 import mmap
 import os
-from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rmaplab.errors import InputError
+from rmaplab.realkernel.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
-    from types import TracebackType
 
 __all__ = ["FaultError", "FileMemory", "Memory", "ProcessMemory", "Segment", "read_each"]
 
@@ -53,7 +53,7 @@ def _joined(memory: Memory, places: Iterable[tuple[int, int]]) -> bytes | None:
         return None
 
 
-class ProcessMemory:
+class ProcessMemory(Closing):
     """The memory of a process, which is that of a user-mode kernel: ``/proc/PID/mem``."""
 
     def __init__(self, pid: int) -> None:
@@ -63,16 +63,6 @@ class ProcessMemory:
             raise InputError(
                 f"process {pid}: its memory cannot be read: {error.strerror}; name one of your own that runs"
             ) from error
-
-    def __enter__(self) -> Self:
-        """Nothing more to open."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Close it."""
-        self.close()
 
     def close(self) -> None:
         """Close the file."""

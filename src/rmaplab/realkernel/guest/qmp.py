@@ -6,20 +6,20 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from rmaplab.realkernel.closing import Closing
 from rmaplab.realkernel.guest.wire import GuestError
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
 __all__ = ["Qmp"]
 
 _PATIENCE = 60.0  # seconds: a dump writes all of a guest's memory
 
 
-class Qmp:
+class Qmp(Closing):
     """A connection to the socket of QEMU's ``-qmp`` option; :class:`GuestError` if there is nobody."""
 
     def __init__(self, path: Path) -> None:
@@ -38,16 +38,6 @@ class Qmp:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        """It is connected."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Hang up."""
-        self.close()
 
     def close(self) -> None:
         """Hang up."""

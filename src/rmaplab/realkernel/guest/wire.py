@@ -35,13 +35,13 @@ import select
 from abc import ABC, abstractmethod
 from collections import deque
 from errno import EIO
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.errors import InputError
+from rmaplab.realkernel.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from rmaplab.realkernel.target import Target
 
@@ -99,7 +99,7 @@ def words_of(console: str) -> str:
     return next(complaints, lines[-1] if lines else "")
 
 
-class Guest(ABC):
+class Guest(Closing, ABC):
     """A kernel that obeys.  ``pids``: the process of each slot, as the guest numbers them."""
 
     release: str = ""
@@ -108,16 +108,6 @@ class Guest(ABC):
         self.pids: dict[int, int] = {}
         self.told: deque[str] = deque(maxlen=_TOLD)
         self._buffer = b""
-
-    def __enter__(self) -> Self:
-        """It runs already."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """End it."""
-        self.close()
 
     # --- what each kind of guest does in its way ---------------------------------------------
 
