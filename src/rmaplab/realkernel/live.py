@@ -16,7 +16,7 @@ import platform
 import struct
 from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rmaplab.errors import InputError
 from rmaplab.realkernel.bpf import BTF
@@ -31,7 +31,6 @@ from rmaplab.realkernel.target import Machine, Target, Task
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from types import TracebackType
 
     from rmaplab.realkernel.bpf_iterator import Record
     from rmaplab.realkernel.graph import RawVma
@@ -63,16 +62,6 @@ class LiveTarget(Target):
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        """It is open."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Take the programs out of the kernel."""
-        self.close()
 
     def close(self) -> None:
         """Take the programs out of the kernel."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.errors import InputError
+from rmaplab.realkernel.closing import Closing
 from rmaplab.realkernel.memory import FaultError
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class Task(NamedTuple):
     mm: int
 
 
-class Target:
+class Target(Closing):
     """A kernel at a moment; ``init_task`` is the address of the first task, 0 if tasks come from elsewhere."""
 
     def __init__(
@@ -65,9 +66,6 @@ class Target:
             *(("tasks", "Q"), ("tasks+8", "Q"), ("pid", "i"), ("tgid", "i"), ("comm", "16s"), ("mm", "Q")),
         )
         self._known: dict[int, Task] = {}
-
-    def close(self) -> None:
-        """Let go of what it is read by."""
 
     def tasks(self, pids: Collection[int] | None = None, remarks: list[str] | None = None) -> list[Task]:
         """The processes that have an address space, by id, or those of them that are asked for.
