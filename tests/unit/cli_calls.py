@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Calls of the command line, in this process and as the real program, and files for them."""
 
-import signal
 import subprocess
 import sys
 from typing import NamedTuple
@@ -25,11 +24,8 @@ class Done(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def _in_a_folder_of_its_own(tmp_path, monkeypatch):
-    """Files go to a temporary folder; the reaction to SIGPIPE, which a verb changes, is put back."""
+    """Files go to a temporary folder."""
     monkeypatch.chdir(tmp_path)
-    old = signal.getsignal(signal.SIGPIPE)
-    yield
-    signal.signal(signal.SIGPIPE, old)
 
 
 @pytest.fixture(name="call")

@@ -8,6 +8,7 @@ verdict, 4 input unreadable, 70 a bug of rmaplab, 130 interrupted.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -39,15 +40,16 @@ INTERRUPTED = 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
-    if hasattr(signal, "SIGPIPE"):
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `rmaplab ... | head` ends quietly
     try:
         words = sys.argv[1:] if argv is None else argv
         if words and words[0] in _PLANNED:
             raise UsageError(f"{words[0]!r} is not in this version; it has: {', '.join(_VERBS)}")
-        args = _parser().parse_args(words)
-        code: int = args.run(args)
-        sys.stdout.flush()
+        try:
+            args = _parser().parse_args(words)
+            code: int = args.run(args)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here, where it is noticed that nobody reads
         return code
     except RmaplabError as error:
         print(f"rmaplab: {error}", file=sys.stderr)
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rmaplab: interrupted", file=sys.stderr)
         return INTERRUPTED
+    except BrokenPipeError:
+        return _nobody_reads()
     except OSError as error:
         print(f"rmaplab: the system refused: {error}", file=sys.stderr)
         return InputError.exit_code
@@ -62,6 +66,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         print("rmaplab: this is a bug of rmaplab; please report it with the lines above", file=sys.stderr)
         return RmaplabError.exit_code
+
+
+def _nobody_reads() -> int:
+    """`rmaplab ... | head` ends as other programs do: of the signal, silently."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    signal.raise_signal(signal.SIGPIPE)
+    return 128 + signal.SIGPIPE  # where it is blocked
 
 
 class _Parser(argparse.ArgumentParser):

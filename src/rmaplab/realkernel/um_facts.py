@@ -13,6 +13,7 @@ from rmaplab.realkernel.drgn_programs import errors, listening, new_program
 from rmaplab.realkernel.layout import Layout
 from rmaplab.realkernel.memory import ProcessMemory
 from rmaplab.realkernel.target import Machine, Target
+from rmaplab.realkernel.whole import write_whole
 
 if TYPE_CHECKING:
     from rmaplab.realkernel.memory import Memory
@@ -67,10 +68,7 @@ class UmFacts:
         """Keep it beside the kernel."""
         document = {"sizes": self.layout.sizes, "offsets": self.layout.offsets, "enums": self.layout.enums}
         document |= {"symbols": self.symbols, "levels": self.levels, "release": self.release}  # type: ignore[dict-item]
-        text = json.dumps(document, indent=1, sort_keys=True)
-        half = path.with_suffix(".new")
-        half.write_text(text + "\n", encoding="utf-8")
-        half.replace(path)
+        write_whole(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
     def target(self, memory: Memory, release: str) -> Target:
         """A running kernel of this binary."""

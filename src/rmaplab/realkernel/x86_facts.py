@@ -17,6 +17,7 @@ from rmaplab.realkernel.guest.wire import GuestError
 from rmaplab.realkernel.layout import Layout
 from rmaplab.realkernel.memory import FaultError, FileMemory, Segment
 from rmaplab.realkernel.target import Machine, Target
+from rmaplab.realkernel.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,9 +80,7 @@ class X86Facts:
             **{"sizes": self.layout.sizes, "offsets": self.layout.offsets, "enums": self.layout.enums},
             **{"symbols": self.symbols, "image": _mark(kernel)},
         }
-        half = kernel.facts.with_suffix(".new")
-        half.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        half.replace(kernel.facts)
+        write_whole(kernel.facts, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
     def target(self, memory: Memory, release: str) -> Target:
         """A running guest with this kernel."""

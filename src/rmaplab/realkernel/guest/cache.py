@@ -21,6 +21,7 @@ from typing import Any
 
 from rmaplab.errors import InputError
 from rmaplab.realkernel.guest.cpio import initramfs
+from rmaplab.realkernel.whole import write_whole
 
 __all__ = [
     "KERNELS",
@@ -83,7 +84,7 @@ class Kernel:
         data = initramfs(init_program().read_bytes(), modules)
         path = cache_folder() / "initramfs" / f"{hashlib.sha256(data).hexdigest()[:16]}.cpio"
         if not path.exists():
-            _put(path, data)
+            write_whole(path, data)
         return path
 
 
@@ -141,7 +142,7 @@ def enter(kernel: Kernel, folder: Path) -> None:
         "vmlinux": None if kernel.vmlinux is None else str(kernel.vmlinux.relative_to(folder)),
         "modules": [str(module.relative_to(folder)) for module in kernel.modules],
     }
-    _put(folder / _RECORD, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+    write_whole(folder / _RECORD, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
 
 def adopt(kernel: Kernel, folder: Path) -> Kernel:
@@ -193,12 +194,3 @@ def init_program() -> Path:
             raise InputError(f"the guests' program does not compile: {last[0]}; apt-get install gcc libc6-dev")
         made.replace(path)
     return path
-
-
-def _put(path: Path, data: bytes) -> None:
-    """Write a file so that it is there whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        file.write(data)
-    Path(file.name).chmod(0o644)
-    Path(file.name).replace(path)
