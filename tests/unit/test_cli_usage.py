@@ -24,7 +24,7 @@ VERBS = ("demo", "run", "check", "record", "replay", "list", "doctor")
         (["check", "--frob"], "--frob"),
         (["check", "--calls", "many"], "many"),
         (["check", "--series"], "--series"),
-        (["check", "--series", "v6.188"], "did you mean v6.18?"),
+        (["check", "--series", "v6.8"], "did you mean v6.18?"),
         (["check", "--series", "v7"], "v7"),
         (["check", "--design", "nope"], "rmaplab list series"),
         (["run", "a.rmap", "--series", "v9"], "unknown series 'v9'"),
