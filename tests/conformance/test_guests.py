@@ -188,13 +188,18 @@ def test_a_child_inherits_the_areas(guest):
 
 def test_one_file_is_shared_by_all_slots(guest):
     assert guest.command("spawn 1").ok
-    lines = [mmap(slot, ARENA, 64, RW, SHARED_FILE, "file") for slot in (0, 1)]
+    lines = [mmap(slot, ARENA, 64, RW, SHARED_FILE, "file0") for slot in (0, 1)]
     lines += [f"{slot} write {ARENA + 63 * PAGE:#x}" for slot in (0, 1)]
     assert guest.batch(lines) == [OK] * 4
     files = [rest.split()[3] for slot in (0, 1) for start, _, rest in mappings(guest, slot) if start == ARENA]
     assert len(files) == 2
     assert len(set(files)) == 1
-    assert guest.batch([mmap(0, ARENA, 65, RW, SHARED_FILE, "file")]) == [OK]
+    assert guest.batch([mmap(0, ARENA, 65, RW, SHARED_FILE, "file0")]) == [OK]
+    assert guest.batch([mmap(0, ARENA, 4, RW, SHARED_FILE, "file7")]) == [OK]
+    start, _, rest = next(line for line in mappings(guest, 0) if line[0] == ARENA)
+    assert rest.split()[3] not in files
+    (answer,) = guest.batch([mmap(0, ARENA, 4, RW, SHARED_FILE, "file8")])
+    assert (answer.ok, answer.value) == (False, errno.EINVAL)
     assert guest.command(f"0 read {ARENA + 64 * PAGE:#x}") == Answer(False, errno.EFAULT)
 
 

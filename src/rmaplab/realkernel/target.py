@@ -114,10 +114,10 @@ class Target(Closing):
         reader.read_vmas(reader.find_vmas())
         reader.read_chains()
 
-    def remembered(self, pids: Collection[int]) -> list[Task]:
+    def remembered(self, pids: Collection[int], remarks: list[str] | None = None) -> list[Task]:
         """:meth:`tasks`, asking only for those not seen before: for processes that never exec."""
         self._known = {pid: task for pid, task in self._known.items() if pid in pids}
         missing = [pid for pid in pids if pid not in self._known]
         if missing:
-            self._known |= {task.pid: task for task in self.tasks(missing)}
+            self._known |= {task.pid: task for task in self.tasks(missing, remarks)}
         return [self._known[pid] for pid in pids if pid in self._known]

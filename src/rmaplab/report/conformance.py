@@ -36,6 +36,8 @@ def _lines(result: Conformance, seconds: float) -> Iterator[str]:
         yield f"  {result.skipped:,} calls left out: what they were about was not there any longer"
     if result.incomplete:
         yield f"  {result.incomplete:,} snapshots could not be read completely"
+    if result.asserted:
+        yield f"  {result.asserted:,} programs ended as the model says: with an assertion of the kernel"
     for death in result.deaths:
         yield f"  the guest was started again: {death}"
     if result.interrupted:
@@ -45,7 +47,7 @@ def _lines(result: Conformance, seconds: float) -> Iterator[str]:
     yield from (f"  {number:>9,}  {call}" for call, number in sorted(result.calls.items()))
     yield ""
     yield "Not compared, or not as it is"
-    yield from (f"  {what}: {why}" for what, why in MASKED.items())
+    yield from (f"  {result.masked[what]:>9,}  {what}: {why}" for what, why in MASKED.items())
     for mismatch in result.mismatches[:_MOST]:
         yield from _mismatch(mismatch)
     if count > _MOST:
@@ -77,9 +79,10 @@ def conformance_document(result: Conformance, seconds: float) -> dict[str, Any]:
         "failures": result.failures,
         "skipped": result.skipped,
         "incomplete": result.incomplete,
+        "asserted": result.asserted,
         "interrupted": result.interrupted,
         "deaths": result.deaths,
-        "masked": MASKED,
+        "masked": {what: {"reason": why, "count": result.masked[what]} for what, why in MASKED.items()},
         "mismatches": [
             {
                 "seed": mismatch.seed,

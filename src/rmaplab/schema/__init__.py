@@ -13,10 +13,14 @@ from typing import Any
 
 __all__ = ["KINDS", "load"]
 
-KINDS = ("check", "demo", "doctor", "list", "record", "replay", "run", "snapshot")
+KINDS = ("check", "conform", "demo", "doctor", "list", "record", "replay", "run", "snapshot")
 """The values of a document's ``kind``."""
 
-_REFERS_TO: dict[str, tuple[str, ...]] = {"demo": ("check", "replay"), "run": ("snapshot",)}
+_REFERS_TO: dict[str, tuple[str, ...]] = {
+    "conform": ("snapshot",),
+    "demo": ("check", "replay"),
+    "run": ("snapshot",),
+}
 
 
 def load(kind: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rmaplab.kernel.objects import Vma
 
 __all__ = [
+    "DontunmapAlone",
     "DontunmapApart",
     "MovesUnlocked",
     "NoDontunmap",
@@ -54,6 +55,17 @@ class DontunmapApart(Kernel):
         super().dontunmap_complete(vrm, vma, new)
         if vma.file is None and (vma.vm_start, vma.vm_end) == (vrm.addr, vrm.addr + vrm.old_len):
             vma.vm_pgoff = vma.anon_pgoff = vma.vm_start >> PAGE_SHIFT
+
+
+class DontunmapAlone(DontunmapApart):
+    """6.1.192 (mmap.c of Debian's source): and right beside where it came from, the copy does not merge at all."""
+
+    def copy_vma_neighbours(self, vma: Vma, start: int, end: int, keep_source: bool) -> tuple[Vma | None, Vma | None]:
+        """None, if one of them is a VMA that stays, and the offset could be chosen so that they are adjacent."""
+        unfaulted = vma.file is None and vma.anon_vma is None
+        if keep_source and unfaulted and (start == vma.vm_end or end == vma.vm_start):
+            return None, None
+        return super().copy_vma_neighbours(vma, start, end, keep_source)
 
 
 class OneVmaMoved(Kernel):

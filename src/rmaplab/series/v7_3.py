@@ -45,6 +45,13 @@ class V7_3(DontunmapApart, PublishingBarrier):  # noqa: N801
             vma.anon_pgoff = start >> PAGE_SHIFT
         return vma
 
+    def vma_set_range(self, vma: Vma, start: int, end: int, pgoff: int) -> None:
+        """It is asserted that unfaulted anonymous memory has the offset of its address (``assert_sane_pgoff``)."""
+        super().vma_set_range(vma, start, end, pgoff)
+        anonymous = vma.file is None and not vma.vm_flags & VM_SHARED
+        wrong = anonymous and vma.anon_vma is None and pgoff != start >> PAGE_SHIFT
+        self.vm_warn_on(wrong, "vma_set_pgoff: {} is unfaulted, and its offset is not its address", vma)
+
     def copy_vma(self, vma: Vma, start: int, end: int, pgoff: int, keep_source: bool) -> CopiedVma | None:
         """An unfaulted file mapping, too, takes the offset of its new address."""
         unfaulted = vma.anon_vma is None

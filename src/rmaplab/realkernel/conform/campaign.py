@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context, util
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from rmaplab.errors import RmaplabError
 from rmaplab.realkernel.conform.programs import draw
 from rmaplab.realkernel.conform.run import Conformance, Pair, shrink
+from rmaplab.realkernel.guest.wire import GuestError
 from rmaplab.series import find
 
 if TYPE_CHECKING:
@@ -108,7 +110,11 @@ def conform(
     progress: Callable[[Conformance], None] = lambda so_far: None,
     enough: Callable[[], bool] = lambda: False,
 ) -> Conformance:
-    """Run programs, given as seeds or as they are, until ``enough`` says so; Ctrl-C keeps what was done."""
+    """Run programs, given as seeds or as they are, until ``enough`` says so; Ctrl-C keeps what was done.
+
+    :class:`rmaplab.errors.InputError` for a guest that cannot be opened,
+    :class:`GuestError` for a worker that is gone.
+    """
     chunks = _chunks(jobs, CHUNK)
     total: Conformance | None = None
     if workers == 1:
@@ -128,7 +134,12 @@ def conform(
             worker.guest.close()
         return total
     with ProcessPoolExecutor(workers, get_context("fork"), _start, (campaign,)) as pool:
-        return _pooled(pool, chunks, workers, progress, enough)
+        try:
+            return _pooled(pool, chunks, workers, progress, enough)
+        except BrokenProcessPool as error:
+            raise GuestError(
+                f"one of {workers} workers was killed, perhaps for want of memory: try fewer, with --jobs"
+            ) from error
 
 
 def _pooled(
@@ -140,23 +151,24 @@ def _pooled(
 ) -> Conformance:
     total: Conformance | None = None
     running: set[Future[Conformance]] = {pool.submit(_run, chunk) for chunk in islice(chunks, 2 * workers)}
+    done: set[Future[Conformance]] = set()
     interrupted = False
-    while running:
+    while running or done:
         try:
-            done, running = wait(running, return_when=FIRST_COMPLETED)
+            if not done:
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+            if not interrupted and not enough():
+                running |= {pool.submit(_run, chunk) for chunk in islice(chunks, len(done))}
+            while done:
+                part = done.pop().result()
+                if total is None:
+                    total = part
+                else:
+                    total.add(part)
+                progress(total)
         except KeyboardInterrupt:
             interrupted = True
             running = {future for future in running if not future.cancel()}
-            continue
-        for future in done:
-            part = future.result()
-            if total is None:
-                total = part
-            else:
-                total.add(part)
-            progress(total)
-        if not interrupted and not enough():
-            running |= {pool.submit(_run, chunk) for chunk in islice(chunks, len(done))}
     assert total is not None
     total.interrupted = interrupted
     return total

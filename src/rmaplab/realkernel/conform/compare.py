@@ -18,22 +18,21 @@ if TYPE_CHECKING:
 
     from rmaplab.snapshot import Snapshot
 
-__all__ = ["MASKED", "differences", "normal"]
+__all__ = ["MASKED", "differences", "files", "normal"]
 
 MASKED = {
-    "slab": "the guest's own processes have objects of these kinds as well",
-    "file": "files have names in the model and addresses in the kernel: compared are which VMAs map one file",
-    "placement": "a kernel chooses the place of what is mapped nowhere in particular; it is told to use the model's",
-    "swap": "reclaim runs when it likes: nothing is swapped out by these programs",
+    "slab": "graphs without it: the guest's own processes have objects of these kinds as well",
+    "file": "VMAs: files have names in the model and addresses in the kernel, compared is which VMAs map one file",
+    "placement": "calls: a kernel chooses the place of what is mapped nowhere in particular; it is told the model's",
 }
-"""What is not compared, or not as it is, and why."""
+"""What is not compared, or not as it is: what is counted of it, and why."""
 
 
 def normal(snapshot: Snapshot) -> Snapshot:
     """The part of a snapshot that both sides can have, files numbered in order of appearance."""
     processes = snapshot.processes
     names: dict[str, str] = {}
-    if any(vma.file for process in processes for vma in process.vmas):
+    if files(snapshot):
         processes = tuple(
             dataclasses.replace(
                 process,
@@ -46,7 +45,12 @@ def normal(snapshot: Snapshot) -> Snapshot:
             )
             for process in processes
         )
-    return dataclasses.replace(snapshot, processes=processes, slab=_NOTHING, swap=(), ksm=())
+    return dataclasses.replace(snapshot, processes=processes, slab=_NOTHING)
+
+
+def files(snapshot: Snapshot) -> int:
+    """How many VMAs map files."""
+    return sum(1 for process in snapshot.processes for vma in process.vmas if vma.file)
 
 
 _NOTHING = SlabView(0, 0, 0)
@@ -62,9 +66,9 @@ def differences(model: Snapshot, kernel: Snapshot) -> Iterator[str]:
             continue
         for number, (our, their) in enumerate(zip_longest(ours[name].vmas, theirs[name].vmas)):
             yield from _members(f"{name}, VMA {number}", our, their)
-    for kind in ("anon_vmas", "folios", "guards"):
+    for kind in ("anon_vmas", "folios", "guards", "swap", "ksm"):
         for our, their in zip_longest(getattr(model, kind), getattr(kernel, kind)):
-            yield from _members((our or their).id if kind != "guards" else "guard", our, their)
+            yield from _members(getattr(our or their, "id", kind), our, their)
 
 
 def _members(what: str, our: Any, their: Any) -> Iterator[str]:  # noqa: ANN401 (two views of one class)

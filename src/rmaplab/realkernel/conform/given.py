@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rmaplab.errors import InputError
 from rmaplab.kernel.flags import PAGE_SHIFT, PMD_SIZE
-from rmaplab.realkernel.conform.lowering import ARENA, HINT, PERFORMED
+from rmaplab.realkernel.conform.lowering import ARENA, FILES, HINT, PERFORMED
 from rmaplab.scenario import (
     Expect,
     ExpectCount,
@@ -38,7 +38,7 @@ def program_of(scenario: Scenario) -> Program:
 
     Addresses outside of the guest's free range are shifted there, all by the
     same distance.  :class:`InputError` names a line that nobody can perform,
-    or addresses too far apart.
+    addresses too far apart, or more files than a guest has.
     """
     kept: list[Call | Fail] = []
     for statement in scenario.statements:
@@ -47,6 +47,8 @@ def program_of(scenario: Scenario) -> Program:
         if not isinstance(statement, (*PERFORMED, Fail)):
             raise InputError(f"{_place(scenario, statement)}: a real kernel does that when it likes, not when told")
         kept.append(statement)
+    if len({call.file for call in kept if isinstance(call, Mmap) and call.file is not None}) > FILES:
+        raise InputError(f"{scenario.name}: a guest has {FILES} files; map fewer")
     ends = [
         (call.at, call.at + ((call.pages or 0) << PAGE_SHIFT))
         for call in kept

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rmaplab.kernel.area import Area
     from rmaplab.scenario import Call, Pages
 
-__all__ = ["ADVICE", "ARENA", "ARENA_END", "HEAP_AT", "HINT", "PERFORMED", "lower"]
+__all__ = ["ADVICE", "ARENA", "ARENA_END", "FILES", "HEAP_AT", "HINT", "PERFORMED", "is_told_where", "lower"]
 
 ARENA, ARENA_END = 0x1000_0000, 0x3800_0000
 """Addresses in bytes that a guest's processes do not use for themselves: a fork copies what is there first."""
@@ -45,6 +45,8 @@ HEAP_AT = 0x3000_0000
 
 PROT = {"r": 1, "w": 2, "x": 4}
 MAP_SHARED, MAP_PRIVATE, MAP_FIXED, MAP_ANONYMOUS = 0x1, 0x2, 0x10, 0x20
+FILES = 8
+"""How many files a guest has."""
 MREMAP_MAYMOVE, MREMAP_FIXED, MREMAP_DONTUNMAP = 0x1, 0x2, 0x4
 ADVICE = {
     **{"dontneed": 4, "dontfork": 10, "dofork": 11, "mergeable": 12, "unmergeable": 13, "hugepage": 14},
@@ -74,14 +76,16 @@ def lower(
     after: Mapping[str, Area],
     *,
     place: int,
-    errno: str | None,
+    file: int = 0,
+    errno: str | None = None,
     failing: bool = False,
 ) -> list[str]:
     """What the guest is told for a call that the model has made, one command for each system call or access.
 
     ``before`` and ``after`` are the process's areas then, ``place`` is where the
-    model puts what is not placed.  Empty if there is
-    nothing to tell: the name of an area means nothing.  With ``failing``, pages
+    model puts what is not placed, ``file`` the number of the file that is
+    mapped, if one is.  Empty if there is nothing to tell: the name of an area
+    means nothing.  With ``failing``, pages
     are populated by one call (MADV_POPULATE_WRITE): a fault that finds no
     memory is tried again for ever, that call says ENOMEM.  :class:`InputError`
     for what no process can do by itself.
@@ -93,7 +97,7 @@ def lower(
         case Exit():
             return [f"{slot} exit"]
         case Mmap():
-            return _mmap(slot, call, place)
+            return _mmap(slot, call, place, file)
         case Brk():
             heap = before.get(HEAP)
             end = (HEAP_AT if heap is None else heap.end) + (call.pages << PAGE_SHIFT)
@@ -119,10 +123,20 @@ def lower(
     return [f"{slot} {call.call} {start:#x} {length:#x}"]
 
 
-def _mmap(slot: int, call: Mmap, place: int) -> list[str]:
+def is_told_where(call: Call, command: str) -> bool:
+    """Whether a command names a place that its call leaves to the kernel."""
+    match call:
+        case Mmap(at=None):
+            return True
+        case Mremap(at=None, fixed=None):
+            return bool(int(command.split()[5]) & MREMAP_FIXED)
+    return False
+
+
+def _mmap(slot: int, call: Mmap, place: int, number: int) -> list[str]:
     start = place if call.at is None else call.at
     flags = MAP_FIXED | (MAP_SHARED if call.shared else MAP_PRIVATE) | (MAP_ANONYMOUS if call.file is None else 0)
-    file = "" if call.file is None else " file"
+    file = "" if call.file is None else f" file{number}"
     return [f"{slot} mmap {start:#x} {call.pages << PAGE_SHIFT:#x} {_prot(call.prot)} {flags}{file}"]
 
 

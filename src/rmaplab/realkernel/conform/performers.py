@@ -25,7 +25,7 @@ from rmaplab.realkernel.conform.lowering import (
 from rmaplab.realkernel.prefetch import Prefetch
 from rmaplab.realkernel.reader import GraphReader
 from rmaplab.scenario import Fork, Mmap, Mremap
-from rmaplab.series.mremap_rules import DontunmapApart
+from rmaplab.series.mremap_rules import DontunmapAlone, DontunmapApart
 
 if TYPE_CHECKING:
     from rmaplab.check.monitor import Monitor
@@ -42,11 +42,16 @@ _NOT_POPULATED = ("EINVAL", "ENOMEM")  # of pages that may not be accessed so, o
 
 
 class Step(NamedTuple):
-    """What a call came to on the model, what the guest is told for it, and how many attempts to allocate failed."""
+    """What a call came to on the model, and what the guest is told for it.
+
+    ``failed``: how many attempts to allocate failed; ``asserted``: whether a
+    debug assertion of the kernel fired.
+    """
 
     errno: str | None
     commands: list[str]
     failed: int = 0
+    asserted: bool = False
 
 
 class ModelSide:
@@ -60,6 +65,7 @@ class ModelSide:
         first.mm.start_brk = first.mm.brk = HEAP_AT
         first.mmap_hint = HINT
         self.slots = {"P0": 0}
+        self.files: dict[str, int] = {}
 
     def perform(self, call: Call, plan: Plan = NO_PLAN) -> Step | None:
         """Make a call; None if its process does not live, or the name of a child is taken."""
@@ -72,11 +78,17 @@ class ModelSide:
             taken = set(self.slots.values())
             self.slots[call.child] = next(slot for slot in range(MOST_SLOTS) if slot not in taken)
         before, place = process.areas, self.place(process, call)
-        errno = execute(cast("Monitor", self.kernel), call, plan, check=False).errno
+        file = 0
+        if isinstance(call, Mmap) and call.file is not None:
+            file = self.files.setdefault(call.file, len(self.files))
+        errno, _, reports = execute(cast("Monitor", self.kernel), call, plan, check=False)
+        asserted = any(report.id == "AV-039" for report in reports)
         failed = self.kernel.slab.failed
-        commands = lower(call, self.slots, before, process.areas, place=place, errno=errno, failing=failed > 0)
+        commands = lower(
+            call, self.slots, before, process.areas, place=place, file=file, errno=errno, failing=failed > 0
+        )
         self.slots = {name: slot for name, slot in self.slots.items() if name in self.kernel.processes}
-        return Step(errno, commands, failed)
+        return Step(errno, commands, failed, asserted)
 
     def place(self, process: Process, call: Call) -> int:
         """Where a call would put an area that it does not place, in bytes."""
@@ -113,7 +125,7 @@ class GuestSide:
 
         That is VM_MAYBE_GUARD, a flag of VMAs with guards (v6.19; 6.18.44 has
         it), and that what MREMAP_DONTUNMAP leaves takes the offset of its
-        address (v7.2; 6.1.192 has it).
+        address (v7.2; 6.1.192 has it, and does not merge beside it).
         """
         taken: dict[str, object] = {}
         bases: tuple[type[Kernel], ...] = (series,)
@@ -131,7 +143,10 @@ class GuestSide:
             f"mremap {there:#x} 0x1000 0x1000 7 {back:#x}",
         )
         if vmas[0].start == there and vmas[0].pgoff == there >> PAGE_SHIFT and not issubclass(series, DontunmapApart):
-            bases = (DontunmapApart, series)
+            beside = self._tried(
+                f"mmap {ARENA:#x} 0x3000 3 {flags}", f"mremap {ARENA:#x} 0x1000 0x1000 7 {ARENA + 0x1000:#x}"
+            )
+            bases = (DontunmapAlone if len(beside) == 3 else DontunmapApart, series)
         return type(series.__name__, bases, taken) if taken or len(bases) > 1 else series
 
     def _tried(self, *commands: str) -> tuple[VmaView, ...]:
@@ -173,7 +188,8 @@ class GuestSide:
         memory, who = cast("Prefetch", self.reading.memory), list(pids.items())
         if memory.again() and self.last is not None and self.last[0] == who:
             return self.last[1]
-        graph = GraphReader(self.reading, ARENA, ARENA_END).read(target.remembered(list(pids)))
-        self.remarks = graph.remarks
+        remarks: list[str] = []
+        graph = GraphReader(self.reading, ARENA, ARENA_END).read(target.remembered(list(pids), remarks))
+        self.remarks = remarks + graph.remarks
         self.last = who, normal(graph.snapshot(pids))
         return self.last[1]

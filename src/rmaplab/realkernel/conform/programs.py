@@ -72,7 +72,8 @@ def draw(
             call = dataclasses.replace(call, shared=False)  # it would end where the mapping did; the model's do not
         plan = NO_PLAN
         if failing and random.random() < _FAILING:
-            plan = Plan(random.randint(1, 6), random.random() < 0.4, random.choice(("rmap", "rmap", "vma")))
+            n, nowait, kind = random.randint(1, 6), random.random() < 0.4, random.choice(("rmap", "rmap", "vma"))
+            plan = Plan(n, nowait and kind == "rmap", kind)
             program.append(Fail(plan.n, plan.nowait, plan.kind))
             if isinstance(call, Read | Write):  # what fails at a later page of several is tried again by the kernel
                 call = dataclasses.replace(call, range=dataclasses.replace(call.range, last=call.range.first))

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.check.execute import NO_PLAN, Plan
-from rmaplab.realkernel.conform.compare import differences
+from rmaplab.realkernel.conform.compare import differences, files
+from rmaplab.realkernel.conform.lowering import is_told_where
 from rmaplab.realkernel.conform.performers import GuestSide, ModelSide, Step
 from rmaplab.realkernel.guest.wire import GuestDiedError, GuestHangsError
 from rmaplab.scenario import Fail, format_statement
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rmaplab.snapshot import Snapshot
 
 __all__ = ["Conformance", "Mismatch", "Pair", "Program", "shrink"]
+
+_WARNED = "panic_on_warn"  # how guests with assertions die of one
 
 Program = tuple["Call | Fail", ...]
 """Calls, each perhaps after the order that one of its allocations fail."""
@@ -46,7 +49,13 @@ class Mismatch(NamedTuple):
 
 @dataclass(slots=True)
 class Conformance:
-    """What was done; ``skipped``: calls that made no sense any longer, ``incomplete``: snapshots with remarks."""
+    """What was done.
+
+    ``skipped``: calls that made no sense any longer; ``incomplete``: snapshots
+    with remarks; ``asserted``: programs that ended with a debug assertion of
+    the kernel, where the model says that it fires; ``masked``: how often what
+    :data:`rmaplab.realkernel.conform.compare.MASKED` names was not compared as it is.
+    """
 
     kernel: str
     series: str
@@ -56,6 +65,8 @@ class Conformance:
     failures: int = 0
     skipped: int = 0
     incomplete: int = 0
+    asserted: int = 0
+    masked: Counter[str] = field(default_factory=Counter)
     deaths: list[str] = field(default_factory=list)
     mismatches: list[Mismatch] = field(default_factory=list)
     interrupted: bool = False
@@ -68,6 +79,8 @@ class Conformance:
         self.failures += other.failures
         self.skipped += other.skipped
         self.incomplete += other.incomplete
+        self.asserted += other.asserted
+        self.masked += other.masked
         self.deaths += other.deaths
         self.mismatches += other.mismatches
 
@@ -108,9 +121,17 @@ class Pair:
                 done.pop()
                 plan = NO_PLAN
                 continue
-            errno, left = self._perform(slot or 0, step, plan)
+            try:
+                errno, left = self._perform(slot or 0, step, plan)
+            except GuestDiedError as error:
+                if not step.asserted or _WARNED not in str(error):
+                    raise
+                self.tally.asserted += 1
+                self.guest.guest.restart()
+                return None
             plan = NO_PLAN
             self.tally.calls[f"{statement.call} {step.errno or 'ok'}"] += 1
+            self.tally.masked["placement"] += is_told_where(statement, step.commands[0])
             if left:
                 what = f"{format_statement(statement)}: the kernel makes {left} allocations less than the model"
                 return Mismatch(tuple(done), (what,))
@@ -135,6 +156,8 @@ class Pair:
             return None
         ours, theirs = model.snapshot(), self.guest.snapshot(model.slots, order)
         self.tally.snapshots += 1
+        self.tally.masked["slab"] += 1
+        self.tally.masked["file"] += files(ours)
         if self.guest.remarks:
             self.tally.incomplete += 1
             return Mismatch(tuple(done), tuple(self.guest.remarks), ours, theirs)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["build", "fragments", "guarded", "is_needed", "merged", "settings"]
+__all__ = ["build", "fragments", "guarded", "is_needed", "marked", "merged", "settings"]
 
-RECIPE = 1
+RECIPE = 2
 """Counted up when the same package and configuration give another kernel."""
 _REQUIRED = (
     "# CONFIG_SLUB_TINY is not set",
@@ -38,6 +38,20 @@ _MARKER_WALK = re.compile(
     r"(?P<loop>[ \t]*for_each_vma\((?P<iterator>\w+), (?P<vma>\w+)\))\n"
     r"(?P<body>[ \t]*um_tlb_mark_sync\((?P<mm>\w+), (?P=vma)->vm_start, (?P=vma)->vm_end\);)\n"
 )
+_POPULATE = re.compile(r"#define pmd_populate\(mm, pmd, pte\)[ \t\\\n]*set_pmd\(pmd,")
+_MARKED = """\
+static inline pmd_t *um_marked(struct mm_struct *mm, pmd_t *pmd, pgtable_t table)
+{
+	pte_t *entry = page_address(table);
+
+	if (pmd_val(*pmd))
+		for (int at = 0; at < PTRS_PER_PTE; at++)
+			pte_clear(mm, 0, entry + at);
+	return pmd;
+}
+
+#define pmd_populate(mm, pmd, pte) \\
+	set_pmd(um_marked(mm, pmd, pte),"""
 _LACKS_FILE = "No rule to make target"
 
 
@@ -67,6 +81,22 @@ def guarded(text: str) -> str:
         raise InputError("arch/um/kernel/tlb.c: flush_tlb_mm() is not as it was in v6.12; report it to rmaplab")
     guard = f"\t\tif (xa_is_zero({found['vma']}))\n\t\t\tbreak;\n"
     return f"{text[: found.start()]}{found['loop']} {{\n{guard}{found['body']}\n\t}}\n{text[found.end() :]}"
+
+
+def marked(text: str) -> str:
+    """arch/um/include/asm/pgalloc.h whose new page tables inherit that the host is to be told of them.
+
+    The host's mappings follow when the kernel returns to the process, where
+    entries say so.  A page table that was freed leaves this mark in the entry
+    above it; one that takes its place within the same call wipes it off, and
+    the process keeps what was unmapped (v6.12 to v7.3).
+    """
+    found, count = _POPULATE.subn(lambda _: _MARKED, text)
+    if count != 1:
+        raise InputError(
+            "arch/um/include/asm/pgalloc.h: pmd_populate() is not as it was in v7.3; report it to rmaplab"
+        )
+    return found
 
 
 def settings(text: str) -> dict[str, str]:
@@ -132,6 +162,9 @@ def _unpack_source(package: Path, source: Path, wanted: Callable[[str], bool]) -
 
 
 def _mend(source: Path) -> None:
+    """What in user-mode kernels is not as in others, and is not memory management's."""
+    path = source / "arch/um/include/asm/pgalloc.h"
+    path.write_text(marked(path.read_text(encoding="utf-8")), encoding="utf-8")
     forks = [path for name in ("kernel/fork.c", "mm/mmap.c") if (path := source / name).exists()]
     if any("XA_ZERO_ENTRY" in path.read_text(encoding="utf-8") for path in forks):
         path = source / "arch/um/kernel/tlb.c"

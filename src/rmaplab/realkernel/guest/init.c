@@ -36,7 +36,7 @@
 #define SLOTS 64
 #define WORDS 16 /* of a line */
 #define FILE_BYTES (64 * 4096L)
-#define MAP_FILE_OF_ALL 0x10000000L /* in a request: the file that all slots share */
+#define FILES 8
 
 enum verb { MMAP, MUNMAP, MPROTECT, MREMAP, MADVISE, READ, WRITE, BRK, HEAP, MLOCK, MUNLOCK, FORK, FAIL, EXIT };
 
@@ -47,7 +47,7 @@ static const char *const verbs[] = {
 
 struct request {
 	long verb;
-	unsigned long arg[5];
+	unsigned long arg[5]; /* of MMAP the last is 0, or the number of a file from 1 on */
 };
 
 /* What controller and slots share: memory that is mapped shared before any fork. */
@@ -60,7 +60,7 @@ struct shared {
 static struct shared *shared;
 static int pipes[SLOTS][2];
 static int channel_in, channel_out;
-static int file;
+static int files[FILES]; /* all slots have them */
 static jmp_buf fault;
 
 /* ---- answers ------------------------------------------------------------ */
@@ -220,8 +220,8 @@ static long perform(int slot, const struct request *request)
 
 	switch (request->verb) {
 	case MMAP:
-		return syscall(SYS_mmap, arg[0], arg[1], arg[2], arg[3] & ~MAP_FILE_OF_ALL,
-			       arg[3] & MAP_FILE_OF_ALL ? file : -1, 0) == -1 ? -errno : 0;
+		return syscall(SYS_mmap, arg[0], arg[1], arg[2], arg[3],
+			       arg[4] ? files[arg[4] - 1] : -1, 0) == -1 ? -errno : 0;
 	case MUNMAP:
 		return result_of(syscall(SYS_munmap, arg[0], arg[1]));
 	case MPROTECT:
@@ -470,8 +470,15 @@ static void for_slot(int count, char **word)
 		answer(-EINVAL, -1);
 		return;
 	}
-	if (request.verb == MMAP && count > 6 && !strcmp(word[6], "file"))
-		request.arg[3] |= MAP_FILE_OF_ALL;
+	if (request.verb == MMAP && count > 6) {
+		unsigned long number = strtoul(word[6] + strcspn(word[6], "0123456789"), NULL, 10);
+
+		if (strncmp(word[6], "file", 4) || number >= FILES) {
+			answer(-EINVAL, -1);
+			return;
+		}
+		request.arg[4] = number + 1;
+	}
 	shared->busy = slot;
 	if (write(pipes[slot][1], &request, sizeof(request)) != sizeof(request))
 		answer(-EIO, -1);
@@ -612,9 +619,11 @@ int main(void)
 	channel_out = 1;
 	if (guest)
 		set_up_guest();
-	file = syscall(SYS_memfd_create, "shared by all slots", 0);
-	if (file >= 0 && ftruncate(file, FILE_BYTES))
-		file = -1;
+	for (int number = 0; number < FILES; number++) {
+		files[number] = syscall(SYS_memfd_create, "shared by all slots", 0);
+		if (files[number] >= 0 && ftruncate(files[number], FILE_BYTES))
+			files[number] = -1;
+	}
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	shared->busy = -1;
 	shared->controller = getpid();

@@ -6,8 +6,8 @@ are bytes in hexadecimal.
 
 =============================  ==================================================
 ``spawn S``                    a fresh process; answers its id
-``S mmap ADDR LEN PROT FLAGS`` FLAGS as for mmap(2); ``file`` behind them: of the
-                               file that all slots share instead of anonymous
+``S mmap ADDR LEN PROT FLAGS`` FLAGS as for mmap(2); ``file0`` to ``file7`` behind
+                               them: of a file that all slots share, not anonymous
 ``S munmap ADDR LEN``          likewise ``mlock``, ``munlock``
 ``S mprotect ADDR LEN PROT``
 ``S mremap OLD LEN LEN FLAGS NEW``  answers the new address
