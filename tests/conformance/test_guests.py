@@ -196,7 +196,7 @@ def test_one_file_is_shared_by_all_slots(guest):
     assert len(set(files)) == 1
     assert guest.batch([mmap(0, ARENA, 65, RW, SHARED_FILE, "file0")]) == [OK]
     assert guest.batch([mmap(0, ARENA, 4, RW, SHARED_FILE, "file7")]) == [OK]
-    start, _, rest = next(line for line in mappings(guest, 0) if line[0] == ARENA)
+    (rest,) = [rest for start, _, rest in mappings(guest, 0) if start == ARENA]
     assert rest.split()[3] not in files
     (answer,) = guest.batch([mmap(0, ARENA, 4, RW, SHARED_FILE, "file8")])
     assert (answer.ok, answer.value) == (False, errno.EINVAL)

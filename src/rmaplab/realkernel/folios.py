@@ -43,14 +43,13 @@ class Leaf(NamedTuple):
     pages: int
 
 
-class Range(NamedTuple):
-    """Addresses [start, end) of a task, that the table at ``table`` (an address) is about from ``base`` on."""
+class Table(NamedTuple):
+    """A page table at an address, which is about addresses from ``base`` on; of these, ``ranges`` [start, end)."""
 
     task: int
-    start: int
-    end: int
-    table: int
+    address: int
     base: int
+    ranges: list[tuple[int, int]]
 
 
 BITS = {
@@ -102,49 +101,47 @@ class FolioReader:
     def leaves(self) -> list[Leaf]:
         """Every entry that is not empty, of the VMAs that may have anonymous pages or guards."""
         found: list[Leaf] = []
-        ranges = []
-        first: dict[int, int] = {}
+        tables: dict[int, Table] = {}
         for number, task in enumerate(self.graph.tasks):
-            first.setdefault(task.mm, number)
+            if task.mm in self.graph.pgds:
+                tables.setdefault(task.mm, Table(number, self.graph.pgds[task.mm], 0, []))
         for vma in self.graph.vmas:
-            mm = self.graph.tasks[vma.task].mm
-            if (vma.anon_vma or vma.flags & VM_MAYBE_GUARD) and mm in self.graph.pgds and first[mm] == vma.task:
-                ranges.append(Range(vma.task, vma.start, vma.end, self.graph.pgds[mm], 0))
-        for level in range(self.machine.levels - 1, -1, -1):
-            ranges = self.read_level(ranges, PAGE_SHIFT + 9 * level, found)
+            top = tables.get(self.graph.tasks[vma.task].mm)
+            if (vma.anon_vma or vma.flags & VM_MAYBE_GUARD) and top is not None and top.task == vma.task:
+                top.ranges.append((vma.start, vma.end))
+        level = [table for table in tables.values() if table.ranges]
+        for number in range(self.machine.levels - 1, -1, -1):
+            level = self.read_level(level, PAGE_SHIFT + 9 * number, found)
         return found
 
-    def read_level(self, ranges: list[Range], shift: int, found: list[Leaf]) -> list[Range]:
-        """The tables of one level; the ranges of the next."""
-        tables = list(dict.fromkeys(one.table for one in ranges))
-        words = {
-            table: None if data is None else memoryview(data).cast("Q")
-            for table, data in zip(tables, self.memory.read_many(tables, PAGE_SIZE), strict=True)
-        }
-        following: list[Range] = []
+    def read_level(self, tables: list[Table], shift: int, found: list[Leaf]) -> list[Table]:
+        """The tables of one level; those of the next."""
+        read = self.memory.read_many([table.address for table in tables], PAGE_SIZE)
+        following: list[Table] = []
         present, large, last = self.bits.present, self.bits.large, shift == PAGE_SHIFT
-        mapped = present | self.bits.protnone
-        for task, start, end, table, base in ranges:
-            entries = words[table]
-            if entries is None or self.places.setdefault(table, (shift, base)) != (shift, base):
-                what = "cannot be read" if entries is None else "is used in two places"
+        mapped, pages = present | self.bits.protnone, 1 << (shift - PAGE_SHIFT)
+        for (task, table, base, ranges), data in zip(tables, read, strict=True):
+            if data is None or self.places.setdefault(table, (shift, base)) != (shift, base):
+                what = "cannot be read" if data is None else "is used in two places"
                 self.graph.remarks.append(f"the page table at {table:#x} {what}")
                 continue
-            low = (start - base) >> shift & _ENTRIES - 1
-            for at in range(low, min(_ENTRIES, ((end - 1 - base) >> shift) + 1)):
-                value = entries[at]
-                if not value:
-                    continue
-                address = base + (at << shift)
-                if last:
-                    found.append(Leaf(task, address, value, 1))
-                elif value & large and value & mapped:
-                    found.append(Leaf(task, address, value, 1 << (shift - PAGE_SHIFT)))
-                elif value & present:
-                    below = self.machine.page_offset + (value & _FRAME)
-                    following.append(
-                        Range(task, max(start, address), min(end, address + (1 << shift)), below, address)
-                    )
+            entries = memoryview(data).cast("Q")
+            below: dict[int, list[tuple[int, int]]] = {}
+            for start, end in ranges:
+                low = (start - base) >> shift & _ENTRIES - 1
+                for at in range(low, min(_ENTRIES, ((end - 1 - base) >> shift) + 1)):
+                    value = entries[at]
+                    if not value:
+                        continue
+                    address = base + (at << shift)
+                    if last or (value & large and value & mapped):
+                        found.append(Leaf(task, address, value, pages))
+                    elif value & present:
+                        below.setdefault(at, []).append((max(start, address), min(end, address + (1 << shift))))
+            for at, parts in below.items():
+                following.append(
+                    Table(task, self.machine.page_offset + (entries[at] & _FRAME), base + (at << shift), parts)
+                )
         return following
 
     # --- entries that name no page ---------------------------------------------------------------

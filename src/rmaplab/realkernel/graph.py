@@ -123,7 +123,7 @@ class Graph:
     remarks: list[str] = field(default_factory=list)
     unread: set[int] = field(default_factory=set)
     visited: set[int] = field(default_factory=set)
-    addresses: dict[str, int] = field(default_factory=dict)
+    named: tuple[dict[int, str], ...] = ()
 
     def snapshot(self, names: Mapping[int, str] | None = None, layout: Layout | None = None) -> Snapshot:
         """As the model's snapshots are, numbered in order of appearance.
@@ -132,10 +132,14 @@ class Graph:
         a layout, the objects' bytes are counted.
         """
         numbering = _Numbering(self, names)
-        snapshot = numbering.snapshot(layout)
-        self.addresses = {name: address for names in (numbering.av, numbering.vma) for address, name in names.items()}
-        self.addresses |= {f"folio{number}": address for number, address in enumerate(self.folios)}
-        return snapshot
+        self.named = numbering.av, numbering.vma
+        return numbering.snapshot(layout)
+
+    @property
+    def addresses(self) -> dict[str, int]:
+        """Where the objects of the last :meth:`snapshot` are, by their names there."""
+        found = {name: address for names in self.named for address, name in names.items()}
+        return found | {f"folio{number}": address for number, address in enumerate(self.folios)}
 
 
 class _Numbering:

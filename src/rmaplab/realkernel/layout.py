@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Self
 
 from rmaplab.errors import InputError
@@ -181,8 +182,10 @@ class Layout:
         places = {order: place for place, (_, _, order) in enumerate(present)}
         picks = [places.get(order, len(present)) for order in range(len(wanted))]
 
+        pick = itemgetter(*picks)
+
         def reordered(data: bytes) -> tuple[Any, ...]:
-            values = (*unpack(data), 0)
-            return tuple([values[pick] for pick in picks])
+            picked: tuple[Any, ...] = pick((*unpack(data), 0))
+            return picked
 
         return Fields(start, at - start, reordered)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import repeat
 from typing import TYPE_CHECKING, Protocol
 
 from rmaplab.realkernel.memory import FaultError, Memory
@@ -62,15 +63,16 @@ class Prefetch:
 
     def read_many(self, addresses: Sequence[int], size: int) -> list[bytes | None]:
         """From what was fetched, and the rest from the memory."""
+        if not addresses:
+            return []
         if not self.asked:
             self._fill()
-        cache, asked = self.cache, self.asked
-        found: list[bytes | None] = [cache.get((address, size)) for address in addresses]
-        missing = [number for number, data in enumerate(found) if data is None]
-        if missing:
+        places = list(zip(addresses, repeat(size)))
+        found: list[bytes | None] = list(map(self.cache.get, places))
+        if None in found:
+            missing = [number for number, data in enumerate(found) if data is None]
             fresh = self.memory.read_many([addresses[number] for number in missing], size)
             for number, data in zip(missing, fresh, strict=True):
                 found[number] = data
-        for address, data in zip(addresses, found, strict=True):
-            asked[address, size] = data
+        self.asked.update(zip(places, found, strict=True))
         return found

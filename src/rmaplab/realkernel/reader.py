@@ -6,6 +6,7 @@ Nothing is trusted: what cannot be read, or does not end, becomes a remark.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmaplab.realkernel.folios import FolioReader
@@ -47,6 +48,8 @@ class GraphReader:
         self.same_vma = layout.offset("anon_vma_chain.same_vma")
         self.rb = layout.offset("anon_vma_chain.rb")
         self.chain = layout.offset("vm_area_struct.anon_vma_chain")
+        # VMAs have an offset of their own for anonymous pages (v7.3).
+        self.has_anon_pgoff = layout.has("vm_area_struct.__vm_anon_pgoff_lo")
         self.graph = Graph(target.release)
 
     def remark(self, text: str) -> None:
@@ -76,6 +79,8 @@ class GraphReader:
 
     def many(self, kind: str, addresses: Sequence[int]) -> Iterable[tuple[int, tuple[Any, ...] | None]]:
         """The members of each object, None for one that cannot be read."""
+        if not addresses:
+            return
         fields = self.fields[kind]
         start, unpack = fields.start, fields.unpack
         read = self.memory.read_many([address + start for address in addresses], fields.size)
@@ -139,36 +144,15 @@ class GraphReader:
                 pid = self.graph.tasks[node.task].pid
                 self.remark(f"process {pid}: VMAs from {node.least:#x} on: their maple node cannot be read")
                 continue
-            self.read_node(node, memoryview(raw).cast("Q"), shape[0] // 8, shape[1] // 8, found, following)
-        return following
-
-    def read_node(
-        self,
-        node: Node,
-        words: Sequence[int],
-        pivot: int,
-        slot: int,
-        found: list[tuple[int, int, int]],
-        following: list[Node],
-    ) -> None:
-        """The slots of one node."""
-        pivots, least = slot - pivot, node.least
-        is_leaf = node.encoded >> 3 & 15 == _LEAF
-        for at in range(pivots + 1):
-            most = words[pivot + at] if at < pivots else node.most
-            if at and most == 0:
-                most = node.most  # pivots that are not in use
-            if most < least or most > node.most:
-                break
-            entry = words[slot + at]
-            if entry > 4096 and most >= self.lo and least < self.hi:
+            is_leaf = node.encoded >> 3 & 15 == _LEAF
+            for least, most, entry in _slots(raw, shape[0] // 8, shape[1] // 8, node.least, node.most, self.hi):
+                if most < self.lo:
+                    continue
                 if not is_leaf:
                     following.append(Node(node.task, entry, least, most))
                 elif entry & 3 == 0:  # no marker of the XArray
                     found.append((node.task, least, entry))
-            if most == node.most:
-                break
-            least = most + 1
+        return following
 
     # --- VMAs and chains (mm_types.h, rmap.h) ---------------------------------------------------
 
@@ -196,11 +180,6 @@ class GraphReader:
         vma = RawVma(task, address, start, end, flags, pgoff, anon_pgoff, file, anon_vma, head, [])
         self.graph.vmas.append(vma)
         return vma
-
-    @property
-    def has_anon_pgoff(self) -> bool:
-        """Whether VMAs have an offset of their own for anonymous pages (v7.3)."""
-        return self.target.layout.has("vm_area_struct.__vm_anon_pgoff_lo")
 
     def read_chains(self, going: list[tuple[RawVma, int]] | None = None) -> None:
         """Follow all lists at once, one link a round, from their heads on or from the links that are given."""
@@ -305,6 +284,28 @@ def read_graph(
     reader = GraphReader(target, lo, hi)
     target.begin(reader, pids)
     return reader.read_rest(folios=folios)
+
+
+@lru_cache(maxsize=4096)
+def _slots(raw: bytes, pivot: int, slot: int, least: int, most: int, hi: int) -> list[tuple[int, int, int]]:
+    """What a maple node has: first and last address, and entry, of each slot in use that begins below ``hi``.
+
+    ``pivot`` and ``slot`` are where these begin, in words.
+    """
+    found = []
+    words = memoryview(raw).cast("Q")
+    for at in range(slot - pivot + 1):
+        end = words[pivot + at] if at < slot - pivot else most
+        if at and end == 0:
+            end = most  # pivots that are not in use
+        if end < least or end > most:
+            break
+        if words[slot + at] > 4096:
+            found.append((least, end, words[slot + at]))
+        least = end + 1
+        if end == most or least >= hi:
+            break
+    return found
 
 
 def _fields(layout: Layout) -> dict[str, Fields]:

@@ -7,12 +7,13 @@ import signal
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context, util
 from typing import TYPE_CHECKING
 
 from rmaplab.errors import RmaplabError
-from rmaplab.realkernel.conform.programs import draw
+from rmaplab.realkernel.conform.programs import drawing
 from rmaplab.realkernel.conform.run import Conformance, Pair, shrink
 from rmaplab.realkernel.guest.wire import GuestError
 from rmaplab.series import find
@@ -20,7 +21,7 @@ from rmaplab.series import find
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from rmaplab.realkernel.conform.run import Mismatch, Program
+    from rmaplab.realkernel.conform.run import Drawing, Mismatch, Program
     from rmaplab.realkernel.guest.wire import Guest
 
     Opener = Callable[[], Guest]
@@ -59,15 +60,15 @@ class _Worker:
         self.pair.tally = tally = Conformance(self.guest.release, self.series.name)
         for job in jobs:
             seed = job if isinstance(job, int) else None
-            found = self.pair.run(job if not isinstance(job, int) else self.drawn(job), seed)
+            found = self.pair.run(self.drawing(job) if isinstance(job, int) else job, seed)
             if found is not None:
                 tally.mismatches.append(self.examined(found) if len(tally.mismatches) < SHORTENED else found)
         return tally
 
-    def drawn(self, seed: int) -> Program:
+    def drawing(self, seed: int) -> Drawing:
         """The program that a seed stands for."""
         campaign = self.campaign
-        return tuple(draw(self.series, seed, without=campaign.without, failing=campaign.failing))
+        return partial(drawing, seed=seed, without=campaign.without, failing=campaign.failing)
 
     def examined(self, found: Mismatch) -> Mismatch:
         """Shortened, or marked as one that does not come again."""

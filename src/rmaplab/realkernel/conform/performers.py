@@ -155,12 +155,13 @@ class GuestSide:
         self.guest.batch([f"0 {command}" for command in commands])
         return self.snapshot({"P0": 0}, ["P0"]).processes[0].vmas
 
-    def perform(self, commands: list[str]) -> str | None:
-        """Carry out commands up to the first that fails; the name of its errno."""
-        for command in commands:
-            answer = self.guest.command(command)
-            if not answer.ok:
-                return errorcode.get(answer.value, str(answer.value))
+    def perform(self, step: Step) -> str | None:
+        """Carry out commands up to the first that fails, if one does on the model; the name of its errno."""
+        parts = [step.commands] if step.errno is None else [[command] for command in step.commands]
+        for commands in parts:
+            for answer in self.guest.batch(commands):
+                if not answer.ok:
+                    return errorcode.get(answer.value, str(answer.value))
         return None
 
     def perform_failing(self, slot: int, step: Step, plan: Plan) -> tuple[str | None, int]:

@@ -7,18 +7,19 @@ import dataclasses
 from random import Random
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from rmaplab.check.execute import NO_PLAN, Plan, execute
+from rmaplab.check.execute import NO_PLAN, Plan
 from rmaplab.realkernel.conform.lowering import ARENA
 from rmaplab.realkernel.conform.performers import ModelSide
 from rmaplab.scenario import Fail, Mmap, Read, Write
 from rmaplab.scenario.generator import Generator
 
 if TYPE_CHECKING:
-    from rmaplab.check.monitor import Monitor
+    from collections.abc import Iterator
+
     from rmaplab.kernel import Kernel
     from rmaplab.scenario import Call
 
-__all__ = ["CALLS", "MIXES", "PROCESSES", "Mix", "draw"]
+__all__ = ["CALLS", "MIXES", "PROCESSES", "Mix", "draw", "drawing"]
 
 CALLS = 40
 """The longest program."""
@@ -46,13 +47,15 @@ MIXES = {
 """``family``: many forks and exits, which is where anon_vmas are used again."""
 
 
-def draw(
-    series: type[Kernel], seed: int, *, without: frozenset[str] = frozenset(), failing: bool = False
-) -> list[Call | Fail]:
+def drawing(
+    side: ModelSide, seed: int, *, without: frozenset[str] = frozenset(), failing: bool = False
+) -> Iterator[Call | Fail]:
     """The program of a seed, of up to :data:`CALLS` calls; every third is of the mix ``family``.
 
-    ``without`` are kinds of calls, or advice, that the kernel was built
-    without.  With ``failing``, some calls run out of memory.
+    Each call depends on the state that those before it led to: who asks for the
+    next has carried out the last on ``side``.  ``without`` are kinds of calls,
+    or advice, that the kernel was built without.  With ``failing``, some calls
+    run out of memory.
     """
     random = Random(seed)
     mix = MIXES["family" if seed % 3 == 2 else "everything"]
@@ -64,19 +67,28 @@ def draw(
         without=without,
         base=ARENA,
     )
-    side = ModelSide(series)
-    program: list[Call | Fail] = []
     for _ in range(random.randint(CALLS // 4, CALLS)):
         call = cast("Call", generator.call(side.kernel))
         if isinstance(call, Mmap) and call.file is None and call.shared:
             call = dataclasses.replace(call, shared=False)  # it would end where the mapping did; the model's do not
-        plan = NO_PLAN
         if failing and random.random() < _FAILING:
             n, nowait, kind = random.randint(1, 6), random.random() < 0.4, random.choice(("rmap", "rmap", "vma"))
-            plan = Plan(n, nowait and kind == "rmap", kind)
-            program.append(Fail(plan.n, plan.nowait, plan.kind))
+            yield Fail(n, nowait and kind == "rmap", kind)
             if isinstance(call, Read | Write):  # what fails at a later page of several is tried again by the kernel
                 call = dataclasses.replace(call, range=dataclasses.replace(call.range, last=call.range.first))
-        program.append(call)
-        execute(cast("Monitor", side.kernel), call, plan, check=False)
+        yield call
+
+
+def draw(
+    series: type[Kernel], seed: int, *, without: frozenset[str] = frozenset(), failing: bool = False
+) -> list[Call | Fail]:
+    """The program of a seed as :func:`drawing` gives it, carried out on a model of its own."""
+    side, program, plan = ModelSide(series), [], NO_PLAN
+    for statement in drawing(side, seed, without=without, failing=failing):
+        program.append(statement)
+        if isinstance(statement, Fail):
+            plan = Plan(statement.n, statement.nowait, statement.kind)
+        else:
+            side.perform(statement, plan)
+            plan = NO_PLAN
     return program

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,19 +16,21 @@ from rmaplab.realkernel.guest.wire import GuestDiedError, GuestHangsError
 from rmaplab.scenario import Fail, format_statement
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterator, Sequence
 
     from rmaplab.kernel import Kernel
     from rmaplab.realkernel.guest.wire import Guest
     from rmaplab.scenario import Call
     from rmaplab.snapshot import Snapshot
 
-__all__ = ["Conformance", "Mismatch", "Pair", "Program", "shrink"]
+__all__ = ["Conformance", "Drawing", "Mismatch", "Pair", "Program", "shrink"]
 
 _WARNED = "panic_on_warn"  # how guests with assertions die of one
 
 Program = tuple["Call | Fail", ...]
 """Calls, each perhaps after the order that one of its allocations fail."""
+Drawing = Callable[[ModelSide], "Iterator[Call | Fail]"]
+"""A program that is made up while it runs on a model."""
 
 
 class Mismatch(NamedTuple):
@@ -94,7 +97,7 @@ class Pair:
         self.is_user_mode = guest.target().machine.arch == "um"
         self.tally = Conformance(guest.release, series.name)
 
-    def run(self, program: Sequence[Call | Fail], seed: int | None = None) -> Mismatch | None:
+    def run(self, program: Sequence[Call | Fail] | Drawing, seed: int | None = None) -> Mismatch | None:
         """One program from the beginning; a guest that dies of it is started again, and that is a mismatch too."""
         self.tally.programs += 1
         done: list[Call | Fail] = []
@@ -107,9 +110,9 @@ class Pair:
             found = Mismatch(tuple(done), (f"the guest is gone: {error}",))
         return None if found is None else found._replace(seed=seed)
 
-    def _run(self, program: Sequence[Call | Fail], done: list[Call | Fail]) -> Mismatch | None:
+    def _run(self, program: Sequence[Call | Fail] | Drawing, done: list[Call | Fail]) -> Mismatch | None:
         model, plan = ModelSide(self.series, heap_is_executable=self.is_user_mode), NO_PLAN
-        for statement in program:
+        for statement in program(model) if callable(program) else program:
             done.append(statement)
             if isinstance(statement, Fail):
                 plan = Plan(statement.n, statement.nowait, statement.kind)
@@ -146,7 +149,7 @@ class Pair:
     def _perform(self, slot: int, step: Step, plan: Plan) -> tuple[str | None, int]:
         """On the guest; a plan that came to nothing on the model comes to nothing."""
         if not step.failed:
-            return self.guest.perform(step.commands), 0
+            return self.guest.perform(step), 0
         self.tally.failures += 1
         return self.guest.perform_failing(slot, step, plan)
 
