@@ -8,13 +8,13 @@ in allocation history are equal.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from functools import cache
+from types import UnionType
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 from rmaplab.notebook import HtmlTable
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 __all__ = [
     "AnonVmaView",
@@ -30,6 +30,8 @@ __all__ = [
     "SwapView",
     "VmaView",
 ]
+
+_WORD = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,28 +183,43 @@ class Snapshot(HtmlTable):
 
         :class:`KeyError`, :class:`TypeError` or :class:`ValueError` for anything else.
         """
-        return cls(
-            processes=tuple(
-                ProcessView(
-                    process["name"],
-                    process["mm"],
-                    tuple(VmaView(**{**vma, "chain": tuple(vma["chain"])}) for vma in process["vmas"]),
-                )
-                for process in document["processes"]
-            ),
-            anon_vmas=tuple(AnonVmaView(**{**av, "tree": tuple(av["tree"])}) for av in document["anon_vmas"]),
-            folios=tuple(
-                FolioView(**{**folio, "ptes": tuple(PteView(**pte) for pte in folio["ptes"])})
-                for folio in document["folios"]
-            ),
-            slab=SlabView(**document["slab"]),
-            swap=tuple(
-                SwapView(**{**slot, "ptes": tuple(SwapPteView(**pte) for pte in slot["ptes"])})
-                for slot in document["swap"]
-            ),
-            guards=tuple(GuardView(**guard) for guard in document["guards"]),
-            ksm=tuple(
-                KsmView(node["content"], tuple(KsmItemView(**item) for item in node["items"]))
-                for node in document["ksm"]
-            ),
+        found: Self = _of_json(cls, document)
+        return found
+
+
+@cache
+def _members(view: type) -> dict[str, tuple[Any, bool]]:
+    """The type of each member of a class of views, and whether it may be left out."""
+    hints = get_type_hints(view)
+    return {field.name: (hints[field.name], field.default is not MISSING) for field in fields(view)}
+
+
+def _of_json(kind: Any, value: Any) -> Any:  # noqa: ANN401 (any JSON)
+    """A value as a view, a tuple of views, or a plain value of that type."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{_short(value)} is not a {kind.__name__}")
+        members = _members(kind)
+        return kind(
+            **{
+                name: _of_json(member, value[name])
+                for name, (member, may_lack) in members.items()
+                if name in value or not may_lack
+            }
         )
+    if get_origin(kind) is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{_short(value)} is not a list")
+        return tuple([_of_json(get_args(kind)[0], one) for one in value])
+    if get_origin(kind) is UnionType:  # something or None
+        return None if value is None else _of_json(get_args(kind)[0], value)
+    if type(value) is not kind:
+        raise TypeError(f"{_short(value)} is not of the type {kind.__name__}")
+    if kind is int and not -_WORD < value < _WORD:
+        raise ValueError(f"{_short(value)} does not fit into 64 bits")
+    return value
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

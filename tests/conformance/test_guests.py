@@ -303,14 +303,14 @@ def test_the_console_of_a_user_mode_kernel_that_panics_is_quoted(um):
 def test_a_program_that_kills_the_kernel_is_reported(um, monkeypatch):
     series = find_series(series_of(um.kernel.name))
     program = parse("P0 mmap A 2\nP0 write A\nP0 fork P1\nP1 write A\nP1 exit\n", name="fatal").statements
-    pair, command = Pair(series, um), um.command
+    pair, batch = Pair(series, um), um.batch
 
-    def fatal(line):
-        if "fork" in line:
+    def fatal(lines):
+        if any("fork" in line for line in lines):
             os.kill(um.process.pid, signal.SIGKILL)
-        return command(line)
+        return batch(lines)
 
-    monkeypatch.setattr(um, "command", fatal)
+    monkeypatch.setattr(um, "batch", fatal)
     found = pair.run(program)
     assert found.program == program[:3]
     assert "the guest is gone" in found.what[0]

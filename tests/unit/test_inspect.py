@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The verb `inspect` on machines that are images of a model's state, and on documents."""
+
+import importlib.resources
+import io
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from random import Random
+
+import pytest
+from jsonschema import Draft202012Validator
+from twin_parts import damage
+
+from rmaplab import schema
+from rmaplab.check.run import run
+from rmaplab.cli import inspect as verb
+from rmaplab.cli.main import main
+from rmaplab.kernel import Kernel
+from rmaplab.kernel.flags import PAGE_SIZE
+from rmaplab.realkernel.image import FIRST_PID, write_image
+from rmaplab.realkernel.layout import Layout
+from rmaplab.report.inspection import overview
+from rmaplab.scenario import parse
+from rmaplab.series import find
+from rmaplab.snapshot import Snapshot
+
+LAYOUT = Layout.of_file(Path(str(importlib.resources.files("rmaplab") / "data/layouts/x86_64-7.0.json")))
+AT = 0x1000_0000
+FAMILY = f"P0 mmap A 4 at={AT:#x}\nP0 write A\nP0 fork P1\nP1 write A[0]\nP1 fork P2\nP2 write A[1]\n"
+HEIR = FAMILY + "P1 fork P4\nP4 write A[2]\nP1 exit\nP2 mmap B 1\nP2 write B\nP2 fork P3\n"
+BROKEN = "P0 mmap A 1\nP0 write A\nfail 2\nP0 fork P1\n"
+
+
+def machine(text, series="v7.0"):
+    """A model after a scenario."""
+    return run(parse(text), find(series)).kernel
+
+
+class Machine:
+    """A kernel that is read: each reading of it is that of the next of some states, the last for ever."""
+
+    def __init__(self, *states, release="7.0.13", spoil=None):
+        self.states, self.release, self.spoil, self.readings = list(states), release, spoil, 0
+
+    def target(self):
+        image = write_image(self.states[0], LAYOUT)
+        if self.spoil is not None:
+            self.spoil(image.memory)
+        target = image.target()
+        target.release = self.release
+        begin = target.begin
+
+        def next_begin(reader, pids):
+            self.readings += 1
+            state = self.states[min(self.readings, len(self.states)) - 1]
+            other = write_image(state, LAYOUT).target()
+            if self.spoil is None:
+                target.memory, target.init_task = other.memory, other.init_task
+                reader.memory = other.memory
+            return begin(reader, pids)
+
+        target.begin = next_begin
+        return target
+
+
+@pytest.fixture(name="call")
+def _call(monkeypatch, capsys, tmp_path):
+    """Run the verb on a machine, as a core dump (which does not change) unless told otherwise."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(read, *args, source=("--core", "x")):
+        monkeypatch.setattr(verb, "_target", lambda options: read.target())
+        code = main(["inspect", "-q", *source, *map(str, args)])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(name="document")
+def _document(call):
+    """The JSON document of a call, which its schema allows."""
+
+    def document(*args, code=0, **options):
+        found, out, err = call(*args, "--json", **options)
+        assert (found, err) == (code, "")
+        read = json.loads(out)
+        Draft202012Validator(schema.load("snapshot")).validate(read)
+        return read
+
+    return document
+
+
+class Page(HTMLParser):
+    """What a page has, and that every element that is opened is closed."""
+
+    VOID = frozenset({"meta", "line", "path", "circle", "rect", "br"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.words = [], [], ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words += data
+
+
+# --- what is told ---------------------------------------------------------------------------------------------
+
+
+def test_the_summary_has_what_an_operator_asks(call):
+    code, out, err = call(Machine(machine(HEIR)))
+    assert (code, err) == (0, "")
+    assert out.startswith("Linux 7.0.13, judged as v7.0\n")
+    for heading in ("Most AVCs", "Largest trees", "Deepest trees", "Widest trees", "Worst walks"):
+        assert f"\n{heading}\n" in out
+    assert "anon_vmas that are no VMA's own: 1\n" in out
+    assert re.search(r"^  P0:\d+ ", out, re.MULTILINE)
+
+
+def test_the_figures_are_those_of_the_model(document):
+    kernel = machine(HEIR)
+    found = document(Machine(kernel))
+    counts = found["overview"]["counts"]
+    assert counts["processes"] == len(kernel.processes) == 4
+    assert counts["anon_vmas"] == len(kernel.live_anon_vmas)
+    assert counts["anon_vma_chains"] == len(kernel.live_anon_vma_chains)
+    assert counts["vmas"] == sum(len(process.mm.vmas) for process in kernel.processes.values())
+    assert counts["bytes"] == (
+        counts["anon_vmas"] * LAYOUT.size("anon_vma") + counts["anon_vma_chains"] * LAYOUT.size("anon_vma_chain")
+    )
+    chains = [len(vma.anon_vma_chain) for process in kernel.processes.values() for vma in process.mm.vmas]
+    assert max(one["longest"] for one in found["overview"]["processes"]) == max(chains)
+    (empty,) = found["overview"]["empty"]
+    assert (empty["children"], empty["unexplained"]) == (2, 0)  # P1 is gone, its children are not
+
+
+def test_walk_costs_are_what_walks_visit():
+    kernel = machine(HEIR)
+    costs = {one.folio: one for one in overview(kernel.snapshot(), 1000).walks}
+    assert costs
+    for number, folio in enumerate(folios(kernel)):
+        visits = kernel.rmap_walk_anon(folio)
+        assert costs[f"folio{number}"].visited == len(visits)
+        assert costs[f"folio{number}"].mapped == sum(visit.maps for visit in visits)
+
+
+def folios(kernel):
+    found = {}
+    for process in kernel.processes.values():
+        for _, entry in process.mm.page_table:
+            found.setdefault(entry.folio)
+    return list(found)
+
+
+def test_lists_are_as_long_as_asked(document):
+    many = "".join(f"P0 mmap A{n} 1\nP0 mmap B{n} 1 prot=r\nP0 write A{n}\n" for n in range(15))
+    assert len(document(Machine(machine(many)))["overview"]["trees"]) == 10
+    assert len(document(Machine(machine(many)), "--top", "3")["overview"]["trees"]) == 3
+
+
+def test_without_pages_there_are_none(document):
+    found = document(Machine(machine(FAMILY)), "--no-pages", "--validate")
+    assert (found["folios"], found["violations"]) == ([], [])
+    assert document(Machine(machine(FAMILY)))["folios"]
+
+
+def test_one_process_is_a_part(document, call):
+    found = document(Machine(machine(FAMILY)), "--pid", FIRST_PID + 1, "--validate")
+    assert (found["partial"], found["violations"]) == (True, [])
+    assert [process["name"] for process in found["processes"]] == [f"P1:{FIRST_PID + 1}"]
+    assert "?" in found["anon_vmas"][0]["tree"]
+    assert {one["id"] for one in found["unjudged"]} >= {"AV-040", "AV-048"}
+    code, out, err = call(Machine(machine(FAMILY)), "--pid", "7")
+    assert (code, out, err) == (4, "", "rmaplab: no process 7 with an address space runs there\n")
+
+
+# --- what is at an address -------------------------------------------------------------------------------------
+
+
+def test_a_user_address_leads_to_vma_chain_and_folio(call):
+    code, out, _ = call(Machine(machine(FAMILY)), "--addr", f"{AT + 2 * PAGE_SIZE:#x}")
+    assert code == 0
+    for name in ("P0", "P1", "P2"):
+        assert re.search(rf"^{name}:\d+: VMA vma\d \(0xffff[0-9a-f]+\) {AT:#x}-", out, re.MULTILINE)
+    assert out.count("mapcount 3") == 3
+    assert "    a walk visits P2" in out
+
+
+def test_a_kernel_address_leads_to_its_object(call, document):
+    _, out, _ = call(Machine(machine(FAMILY)), "--addr", hex(AT))
+    for name, heading in (("av", "anon_vma av"), ("vma", "P0:100: VMA vma"), ("folio", "  folio folio")):
+        address = re.search(rf"{name}\d \((0xffff[0-9a-f]+)\)", out)[1]
+        code, told, _ = call(Machine(machine(FAMILY)), "--addr", address)
+        assert code == 0
+        assert told.startswith(heading)
+        assert call(Machine(machine(FAMILY)), "--addr", address[2:])[1] == told  # as the kernel's log writes it
+
+
+@pytest.mark.parametrize("address", ["0x1000", "ffff888000000000"])
+def test_where_nothing_is_is_an_error(call, address):
+    code, out, err = call(Machine(machine(FAMILY)), "--addr", address)
+    assert (code, out) == (4, "")
+    assert "of what was read is there" in err
+
+
+# --- judging ------------------------------------------------------------------------------------------------------
+
+
+def test_a_sound_machine_validates_clean(call, document):
+    assert document(Machine(machine(HEIR)), "--validate")["violations"] == []
+    code, out, _ = call(Machine(machine(HEIR)), "--validate")
+    assert code == 0
+    assert "No invariant is violated" in out
+
+
+def test_a_broken_machine_does_not(document, call):
+    kernel = machine(BROKEN, "v6.18+v2")
+    found = document(Machine(kernel, release="6.18.3"), "--validate", "--series", "v6.18+v2", code=1)
+    assert "AV-001" in {one["id"] for one in found["violations"]}
+    code, out, _ = call(Machine(kernel, release="6.18.3"), "--validate", "--series", "v6.18+v2", "--html", "p.html")
+    assert code == 1
+    assert "Violations: " in out
+    assert "violations" in Page(Path("p.html").read_text(encoding="utf-8")).words
+
+
+def test_what_is_gone_at_the_next_reading_is_incomplete_and_no_violation(document):
+    broken, sound = machine(BROKEN, "v6.18+v2"), machine(FAMILY, "v6.18+v2")
+    live = {"source": ("--live",)}
+    found = document(Machine(broken, sound), "--validate", "--series", "v6.18+v2", **live)
+    assert found["violations"] == []
+    assert any("gone when it was read again" in remark for remark in found["incomplete"])
+    lasting = Machine(broken)
+    assert document(lasting, "--validate", "--series", "v6.18+v2", code=1, **live)["violations"]
+    assert lasting.readings > 1
+    once = Machine(broken)
+    document(once, "--validate", "--series", "v6.18+v2", code=1)
+    assert once.readings == 1  # a dump does not change
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_garbage_is_told_and_does_no_harm(call, seed):
+    code, out, err = call(
+        Machine(machine(HEIR), spoil=lambda memory: damage(memory, Random(seed))), "--validate", "--json"
+    )
+    assert code in (0, 1, 4)
+    assert "Traceback" not in err
+    if code != 4:
+        Draft202012Validator(schema.load("snapshot")).validate(json.loads(out))
+
+
+# --- pages --------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_stands_alone_and_draws_the_trees(call):
+    code, _, _ = call(Machine(machine(HEIR)), "--validate", "--html", "p.html")
+    assert code == 0
+    text = Path("p.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert "http" not in text.replace("http://www.w3.org/", "")
+    assert "None is violated." in page.words
+    kernel = machine(HEIR)
+    discs = [attrs for tag, attrs in page.tags if tag == "circle" and attrs.get("class") == "own"]
+    assert len(discs) == sum(vma.anon_vma is not None for p in kernel.processes.values() for vma in p.mm.vmas)
+    assert [tag for tag, _ in page.tags].count("svg") == 2
+
+
+def test_names_are_text_and_no_markup(call):
+    kernel = machine(FAMILY)
+    kernel.processes["<b>&"] = kernel.processes.pop("P2")
+    call(Machine(kernel), "--html", "p.html")
+    text = Path("p.html").read_text(encoding="utf-8")
+    assert "<b>" not in text
+    assert "&lt;b&gt;&amp;" in text
+
+
+def test_a_page_that_cannot_be_written_is_an_error(call):
+    code, _, err = call(Machine(machine(FAMILY)), "--html", "no/where.html")
+    assert (code, err) == (4, "rmaplab: no/where.html: cannot be written: No such file or directory\n")
+
+
+# --- documents ----------------------------------------------------------------------------------------------------
+
+
+def test_a_document_is_read_again(document, monkeypatch):
+    first = document(Machine(machine(HEIR)), "--validate")
+    Path("s.json").write_text(json.dumps(first))
+    assert document(None, "--validate", source=("s.json",)) == first
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(first).encode())))
+    assert document(None, "--validate", source=("-",)) == first
+
+
+def test_a_run_is_read_as_well(capsys, document, tmp_path):
+    path = tmp_path / "a.rmap"
+    path.write_text(HEIR)
+    assert main(["run", str(path), "--json", "--series", "v6.18"]) == 0
+    (tmp_path / "run.json").write_text(capsys.readouterr().out)
+    found = document(None, "--validate", source=("run.json",))
+    assert (found["series"], found["kernel"], found["violations"]) == ("v6.18", "of the model", [])
+
+
+def test_snapshots_come_back_from_json():
+    for text in (FAMILY, HEIR, "P0 mmap A 2 file=f\nP0 write A\nP0 madvise A guard-install\n", "P0 exit\n"):
+        snapshot = machine(text).snapshot()
+        assert Snapshot.from_dict(json.loads(json.dumps(snapshot.as_dict()))) == snapshot
+    kernel = Kernel()
+    area = kernel.spawn("P0").mmap(2)
+    kernel.processes["P0"].write(area)
+    kernel.processes["P0"].swapout(area.part(0, 0))
+    assert Snapshot.from_dict(kernel.snapshot().as_dict()) == kernel.snapshot()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "x",
+        "[]",
+        "{}",
+        "null",
+        '{"kind": "run"}',
+        '{"processes": 7}',
+        '{"processes": [{}]}',
+        "[" * 100_000,
+        "\xff",
+    ],
+)
+def test_what_is_no_snapshot_is_told(call, text):
+    Path("s.json").write_bytes(text.encode("latin-1"))
+    code, out, err = call(None, "--validate", source=("s.json",))
+    assert (code, out) == (4, "")
+    assert err.startswith("rmaplab: s.json: not a snapshot that")
+
+
+@pytest.mark.parametrize("damaged", range(40))
+def test_a_document_that_contradicts_itself_does_no_harm(call, damaged):
+    """Names of nothing, numbers of the wrong size: a clear error, or a verdict."""
+    random = Random(damaged)
+    state = machine(HEIR).snapshot().as_dict()
+
+    def spoil(value):
+        if isinstance(value, dict):
+            return {key: spoil(one) for key, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [spoil(one) for one in value if random.random() > 0.03]
+        if random.random() < 0.05:
+            return random.choice(["av0", "vma1", "mm9", "x", -1, 1 << 70, 0, True, None])
+        return value
+
+    Path("s.json").write_text(json.dumps(spoil(state)))
+    code, _, err = call(None, "--validate", "--html", "p.html", source=("s.json",))
+    assert code in (0, 1, 4)
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "name one kernel"),
+        (("--live", "--kcore"), "name one kernel"),
+        (("x.json", "--um", "7"), "name one kernel"),
+        (("--um", "0"), "not a number from 1"),
+        (("--live", "--addr", "zz"), "invalid _address value"),
+    ],
+)
+def test_usage(capsys, args, words):
+    assert main(["inspect", *args]) == 2
+    assert words in capsys.readouterr().err
