@@ -108,6 +108,31 @@ def test_allocations_of_a_kernel_without_failslab_fail_through_the_gdb_stub(pair
         assert found is None, f"{case.what}:\n{found.scenario()}" + "\n".join(found.what)
 
 
+FOUND = {
+    "a page table that is freed and made again": (
+        "P0 mmap A 4 at=0x10000000\nP0 write A[3]\nP0 munmap A[0..2]\nP0 mmap B 2 at=0x11000000\nP0 write B[1]\n"
+        "P0 mremap B[0] A pages=2 at=0x10003000\nP0 write A[0]\n"
+    ),
+    "a child's VMA, wiped, at the offset of another place": (
+        "P0 mmap A 2 at=0x10000000\nP0 write A\nP0 mremap A B at=0x10400000\nP0 madvise B wipeonfork\nP0 fork P1\n"
+        "P1 munmap B[0]\n"
+    ),
+    "a copy beside its source, which stays": "P0 mmap A 8 at=0x10000000\nP0 mremap A[0] B at=0x10003000 dontunmap\n",
+    "two files": "P0 mmap A 2 file=f\nP0 mmap B 2 file=g\nP0 write A\nP0 mmap C 2 file=g shared\n",
+    "rights taken and given back": "P0 mmap A 2\nP0 write A[0]\nP0 mprotect A r\nP0 mprotect A rw\nP0 write A\n",
+    "a move that is refused": (
+        "P0 mmap A 3\nP0 mprotect A[2] r\nP0 mmap C 4\nP0 write C\nP0 mremap A B pages=4 fixed=C[0]\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("pair", [*USER_MODE, *OTHERS, HOST], indirect=True)
+def test_what_once_parted_model_and_kernel(pair):
+    for what, text in FOUND.items():
+        found = pair.run(program_of(parse(text)))
+        assert found is None, f"{what}: {found.what}"
+
+
 SEED = "P0 mmap A 1\nP0 write A[0]\nP0 fork P1\nP1 write A[0]\nfail {n}\nP1 fork P2\n"
 
 

@@ -16,7 +16,7 @@ from packed import deb, tar
 
 from rmaplab.errors import InputError
 from rmaplab.realkernel.guest import build as building
-from rmaplab.realkernel.guest.build import build, fragments, guarded, is_needed, merged, settings
+from rmaplab.realkernel.guest.build import build, fragments, guarded, is_needed, marked, merged, settings
 from rmaplab.realkernel.guest.packages import Package
 from rmaplab.realkernel.guest.recipes import MODULES, RECIPES, Choice, choose_package, configuration, make_debian
 
@@ -207,6 +207,27 @@ def test_a_walk_is_guarded():
         guarded(guarded(WALK))
 
 
+POPULATE = """\
+#define pmd_populate_kernel(mm, pmd, pte) \\
+\tset_pmd(pmd, __pmd(_PAGE_TABLE + (unsigned long) __pa(pte)))
+
+#define pmd_populate(mm, pmd, pte) \t\t\t\t\\
+\tset_pmd(pmd, __pmd(_PAGE_TABLE +\t\t\t\\
+\t\t((unsigned long long)page_to_pfn(pte) <<\t\\
+\t\t\t(unsigned long long) PAGE_SHIFT)))
+"""
+
+
+def test_new_page_tables_are_marked():
+    mended = marked(POPULATE)
+    kernel, _, users = mended.partition("static inline pmd_t *um_marked(")
+    assert kernel == POPULATE[: POPULATE.index("#define pmd_populate(")]
+    assert users.count("set_pmd(um_marked(mm, pmd, pte), __pmd(_PAGE_TABLE +") == 1
+    for text in ("", mended, POPULATE * 2):
+        with pytest.raises(InputError, match=r"pgalloc\.h"):
+            marked(text)
+
+
 # A `make` that knows the steps, and compiles mm/rmap.c and what is asked for besides.
 MAKE = """\
 #!/bin/sh
@@ -241,7 +262,8 @@ def _workshop(tmp_path, monkeypatch):
     monkeypatch.setattr(building, "_ROOM", 1)
 
     def workshop(files, fragment=FRAGMENT, tell=None):
-        files = {"also": b"", "mm/rmap.c": b"", "arch/um/kernel/tlb.c": WALK.encode(), **files}
+        um = {"arch/um/kernel/tlb.c": WALK.encode(), "arch/um/include/asm/pgalloc.h": POPULATE.encode()}
+        files = {"also": b"", "mm/rmap.c": b"", **um, **files}
         tree = tar({f"linux-source-7.3/{name}": data for name, data in files.items()}, "w:xz")
         package = deb(tmp_path / "source.deb", {"./usr/src/linux-source-7.3.tar.xz": tree})
         work, told = tmp_path / "work", []
