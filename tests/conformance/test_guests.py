@@ -395,3 +395,33 @@ def test_a_core_of_a_guest_can_be_written(debian, tmp_path):
     assert head.startswith(b"\x7fELF")
     assert b"VMCOREINFO" in head
     assert debian.command("spawn 0").ok
+
+
+# Large folios.
+
+
+@pytest.mark.parametrize("name", [name for name in cache.KERNELS if not name.startswith("um")])
+def test_huge_pages_are_read_with_their_order_and_all_their_entries(name):
+    """One huge entry, two after a fork, and single ones where a child has split its own."""
+    if cache.find(name) is None or shutil.which(EMULATOR) is None:
+        pytest.skip(cache.missing(name))
+    size = 2 << 20
+    with open_guest(name) as guest:
+        guest.batch(["sys /sys/kernel/mm/transparent_hugepage/enabled always", "spawn 0"])
+        mib = [mmap(0, ARENA, 512), f"0 write {ARENA:#x}"]
+        assert guest.batch(mib) == [OK, OK]
+
+        def folios():
+            names = {pid: str(slot) for slot, pid in guest.pids.items()}
+            graph = read_graph(guest.target(), names, ARENA, ARENA_END)
+            assert graph.remarks == []
+            found = graph.snapshot(names).folios
+            return [(folio.order, folio.mapcount, folio.exclusive, len(folio.ptes)) for folio in found]
+
+        assert folios() == [(9, 1, True, 1)]
+        assert guest.command("0 fork 1").ok
+        assert folios() == [(9, 2, False, 2)]
+        assert guest.command(f"1 munmap {ARENA:#x} {size // 2:#x}") == OK
+        assert folios() == [(9, 257, False, 257)]
+        assert guest.command("0 exit").ok
+        assert folios() == [(9, 256, False, 256)]

@@ -75,13 +75,16 @@ class FolioReader:
         compound = "compound_info" if layout.has("page.compound_info") else "compound_head"
         self.page = layout.fields("page", (compound, "Q"))
         self.folio = layout.fields("folio", ("flags", "Q"), ("mapping", "Q"), (index, "Q"), ("_mapcount", "i"))
+        # An order of its own until v6.5; one mapcount of all since v6.9.
+        order = ("_folio_order", "B") if layout.has("folio._folio_order") else ("_flags_1", "Q")
+        entire = "_total_mapcount" if layout.has("folio._total_mapcount") else "_entire_mapcount"
         self.large = (
-            layout.fields(
-                "folio", *(("_flags_1", "Q"), ("_large_mapcount", "i"), ("_entire_mapcount", "i"), ("_pincount", "i"))
-            )
+            layout.fields("folio", order, ("_large_mapcount", "i"), (entire, "i"), ("_pincount", "i"))
             if layout.has("folio._flags_1")
             else None
         )
+        self.sums_mapcount = layout.has("folio._large_mapcount")
+        self.double_bit = 1 << layout.enums["PG_double_map"] if "PG_double_map" in layout.enums else 0
         self.head_bit = 1 << layout.enums.get("PG_head", 6)
         self.exclusive_bit = 1 << layout.enums["PG_anon_exclusive"] if "PG_anon_exclusive" in layout.enums else 0
 
@@ -230,8 +233,23 @@ class FolioReader:
         if data is None:
             self.graph.remarks.append(f"the large folio at {head:#x} cannot be read")
             return 0, 0, 0
-        flags, mapcount, entire, pins = self.large.unpack(data)
-        if flags & 0xFF > _MOST_ORDER:
-            self.graph.remarks.append(f"the large folio at {head:#x} cannot have the order {flags & 0xFF}")
+        info, mapcount, entire, pins = self.large.unpack(data)
+        order = info & 0xFF
+        if not 0 < order <= _MOST_ORDER:
+            self.graph.remarks.append(f"the large folio at {head:#x} cannot have the order {order}")
             return 0, 0, 0
-        return flags & 0xFF, mapcount if mapcount >= 0 else entire, pins
+        if not self.sums_mapcount:
+            mapcount = entire + self.mapcount_of_pages(head, 1 << order)
+        return order, mapcount if mapcount >= 0 else entire, pins
+
+    def mapcount_of_pages(self, head: int, pages: int) -> int:
+        """How many entries map single pages of a large folio, before v6.9 (``folio_mapcount``)."""
+        found = self.memory.read_many([head + page * self.page_size for page in range(pages)], self.page_size)
+        counts = [self.folio.unpack(data[self.folio.start :])[3] + 1 for data in found if data is not None]
+        if len(counts) < pages:
+            self.graph.remarks.append(f"the large folio at {head:#x}: {pages - len(counts)} pages cannot be read")
+        second = found[1]
+        # While a huge entry and small ones map it, each page counts the huge ones once as well.
+        doubled = second is not None and int.from_bytes(second[:8], "little") & self.double_bit
+        total: int = sum(counts)
+        return total - pages if doubled else total

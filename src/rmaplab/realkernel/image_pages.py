@@ -115,6 +115,7 @@ class PageWriter:
         for page in range(pages):
             flags = self.exclusive if folio.exclusive >> page & 1 else 0
             put(head + page * self.page_size, "folio.flags", flags | (self.head if pages > 1 and page == 0 else 0))
+            put(head + page * self.page_size, "folio._mapcount", -1, "i")
         for page in range(1, pages):
             self.put_tail(head, head + page * self.page_size, pages)
         for lru in ("page.compound_head", "page.compound_info"):
@@ -125,9 +126,10 @@ class PageWriter:
         if pages == 1:
             put(head, "folio._mapcount", folio.mapcount - 1, "i")
             return
-        put(head, "folio._mapcount", -1, "i")
         put(head, "folio._flags_1", folio.order | (self.exclusive if folio.exclusive & 2 else 0))
+        put(head, "folio._folio_order", folio.order, "B")
         put(head, "folio._large_mapcount", folio.mapcount - 1, "i")
+        put(head, "folio._total_mapcount", folio.mapcount - 1, "i")
         put(head, "folio._entire_mapcount", -1, "i")
         put(head, "folio._pincount", folio.pins, "i")
 

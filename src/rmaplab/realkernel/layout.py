@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import struct
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from rmaplab.realkernel.btf import Btf
 
-__all__ = ["ENUMERATORS", "MEMBERS", "OPTIONAL", "Fields", "Layout"]
+__all__ = ["ASKED", "ENUMERATORS", "MEMBERS", "OPTIONAL", "Fields", "Layout"]
 
 MEMBERS = (
     *("task_struct.tasks", "task_struct.tgid", "task_struct.pid", "task_struct.comm", "task_struct.mm"),
@@ -38,13 +39,16 @@ OPTIONAL = (
     *("folio.index", "folio.__folio_index"),  # one of them
     *("page.compound_head", "page.compound_info"),  # the second since v7.1
     *("folio._flags_1", "folio._large_mapcount", "folio._entire_mapcount", "folio._pincount"),
+    *("folio._folio_order", "folio._total_mapcount"),  # until v6.5, and of v6.1: of entries for the whole folio
     *("ksm_stable_node.hlist", "ksm_rmap_item.anon_vma"),
 )
 """Members that some releases have."""
 
 SIZES = ("vm_area_struct", "anon_vma", "anon_vma_chain", "page", "task_struct", "mm_struct")
-ENUMERATORS = ("PG_anon_exclusive", "PG_head")
-"""Bits of a folio's flags (page-flags.h)."""
+ENUMERATORS = ("PG_anon_exclusive", "PG_head", "PG_double_map")
+"""Bits of a folio's flags (page-flags.h); the last until v6.1."""
+ASKED = hashlib.sha256(" ".join((*MEMBERS, *OPTIONAL, *SIZES, *ENUMERATORS)).encode()).hexdigest()[:16]
+"""Changes with the names above: what was learnt of a kernel before is to be learnt again."""
 
 _NODE_BYTES = 256  # of a maple tree
 

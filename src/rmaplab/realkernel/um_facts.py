@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from rmaplab.errors import InputError
 from rmaplab.realkernel.drgn_programs import errors, listening, new_program
-from rmaplab.realkernel.layout import Layout
+from rmaplab.realkernel.layout import ASKED, Layout
 from rmaplab.realkernel.memory import ProcessMemory
 from rmaplab.realkernel.target import Machine, Target
 from rmaplab.realkernel.whole import write_whole
@@ -59,6 +59,8 @@ class UmFacts:
         """From a file that :meth:`save` wrote; None if there is none that is whole."""
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
+            if document["asked"] != ASKED:
+                return None
             layout = Layout(document["sizes"], document["offsets"], document["enums"])
             return cls(layout, document["symbols"], document["levels"], document["release"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -67,7 +69,7 @@ class UmFacts:
     def save(self, path: Path) -> None:
         """Keep it beside the kernel."""
         document = {"sizes": self.layout.sizes, "offsets": self.layout.offsets, "enums": self.layout.enums}
-        document |= {"symbols": self.symbols, "levels": self.levels, "release": self.release}  # type: ignore[dict-item]
+        document |= {"symbols": self.symbols, "levels": self.levels, "release": self.release, "asked": ASKED}  # type: ignore[dict-item]
         write_whole(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
     def target(self, memory: Memory, release: str) -> Target:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from rmaplab.realkernel.btf import Btf
 from rmaplab.realkernel.guest.wire import GuestError
-from rmaplab.realkernel.layout import Layout
+from rmaplab.realkernel.layout import ASKED, Layout
 from rmaplab.realkernel.memory import FaultError, FileMemory, Segment
 from rmaplab.realkernel.target import Machine, Target
 from rmaplab.realkernel.whole import write_whole
@@ -68,7 +68,8 @@ class X86Facts:
         """From the file that :meth:`save` wrote for this very kernel; None if there is none."""
         try:
             document = json.loads(kernel.facts.read_text(encoding="utf-8"))
-            if document["image"] != _mark(kernel) or set(document["symbols"]) != set(SYMBOLS):
+            known = document["image"], document["asked"], set(document["symbols"])
+            if known != (_mark(kernel), ASKED, set(SYMBOLS)):
                 return None
             return cls(Layout(document["sizes"], document["offsets"], document["enums"]), document["symbols"])
         except (OSError, ValueError, KeyError, TypeError):
@@ -78,7 +79,7 @@ class X86Facts:
         """Keep it beside the kernel."""
         document = {
             **{"sizes": self.layout.sizes, "offsets": self.layout.offsets, "enums": self.layout.enums},
-            **{"symbols": self.symbols, "image": _mark(kernel)},
+            **{"symbols": self.symbols, "image": _mark(kernel), "asked": ASKED},
         }
         write_whole(kernel.facts, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
