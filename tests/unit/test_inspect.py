@@ -241,13 +241,27 @@ def test_what_is_gone_at_the_next_reading_is_incomplete_and_no_violation(documen
     live = {"source": ("--live",)}
     found = document(Machine(broken, sound), "--validate", "--series", "v6.18+v2", **live)
     assert found["violations"] == []
-    assert any("gone when it was read again" in remark for remark in found["incomplete"])
+    assert any("had changed when they were read again" in remark for remark in found["incomplete"])
     lasting = Machine(broken)
     assert document(lasting, "--validate", "--series", "v6.18+v2", code=1, **live)["violations"]
     assert lasting.readings > 1
     once = Machine(broken)
     document(once, "--validate", "--series", "v6.18+v2", code=1)
     assert once.readings == 1  # a dump does not change
+
+
+def test_a_tree_that_does_not_stand_still_is_not_judged(document):
+    """The same contradiction at the same place, in a tree that has one page more each time: two moments, not one."""
+    one_page = BROKEN.replace("A 1", "A 4").replace("write A", "write A[0]")
+    states = [
+        machine(one_page + "".join(f"P0 write A[{page}]\n" for page in range(1, n)), "v6.18+v2") for n in (1, 2, 3)
+    ]
+    moving = ("--validate", "--series", "v6.18+v2")
+    found = document(Machine(*states), *moving, source=("--live",))
+    assert found["violations"] == []
+    assert any("the machine goes on" in remark for remark in found["incomplete"])
+    for state in states:
+        assert document(Machine(state), *moving, source=("--live",), code=1)["violations"]
 
 
 @pytest.mark.parametrize("seed", range(25))

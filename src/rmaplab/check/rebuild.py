@@ -163,7 +163,8 @@ class _Builder:
         """Where ages matter, hand the numbers of all anon_vmas out by age."""
         if not self.kernel.mirrors_chains:
             names = ages(self.snapshot)
-            names += [view.id for view in self.snapshot.anon_vmas if view.id not in set(names)]
+            dated = set(names)
+            names += [view.id for view in self.snapshot.anon_vmas if view.id not in dated]
             self.ages = dict(zip(names, sorted(number(name, "av") for name in names), strict=True))
 
     # --- VMAs and anon_vmas ------------------------------------------------------------------

@@ -25,6 +25,7 @@ from rmaplab.realkernel.reader import read_graph
 from rmaplab.report.graph_page import graph_page
 from rmaplab.report.inspection import USUAL_SIZES, Inspection, inspection_document, inspection_text
 from rmaplab.report.place import place_text
+from rmaplab.report.steady import Steady
 from rmaplab.series import DEFAULT, find
 from rmaplab.snapshot import Snapshot
 
@@ -152,16 +153,21 @@ def _judged(args: argparse.Namespace, target: Target, inspection: Inspection) ->
         return validate(snapshot, find(one.series), partial=bool(args.pid or one.incomplete))
 
     verdict = judge(inspection)
-    lasting = {inspection.placed(report) for report in verdict.violations}
-    for _ in range(_READINGS if args.live or args.kcore or args.qmp or args.um else 0):
-        if not lasting:
-            break
+    goes_on = args.live or args.kcore or args.qmp or args.um
+    if not goes_on or not verdict.violations:
+        return dataclasses.replace(inspection, verdict=verdict)
+    steady = Steady(inspection)
+    kept = verdict.violations
+    for _ in range(_READINGS):
         again = _read(args, target)
-        lasting &= {again.placed(report) for report in judge(again).violations}
-    kept = tuple(report for report in verdict.violations if inspection.placed(report) in lasting)
+        steady.hold_against(again)
+        lasting = {again.placed(report) for report in judge(again).violations}
+        kept = tuple(one for one in kept if inspection.placed(one) in lasting and steady.knows(one))
+        if not kept:
+            break
     gone = len(verdict.violations) - len(kept)
     if gone:
-        remark = f"{gone} contradictions that were gone when it was read again: the machine went on meanwhile"
+        remark = f"{gone:,} contradictions in trees that had changed when they were read again: the machine goes on"
         inspection = dataclasses.replace(inspection, incomplete=(*inspection.incomplete, remark))
     return dataclasses.replace(inspection, verdict=dataclasses.replace(verdict, violations=kept))
 

@@ -209,32 +209,33 @@ class GraphReader:
     def read_anon_vmas(self) -> None:
         """Those that VMAs, chains and folios name, and then their roots and parents."""
         graph = self.graph
-        wanted = dict.fromkeys(
-            address
+        # With the root that each is said to have, 0 if nobody said: what lies about it was freed and leads anywhere.
+        wanted = {
+            address: 0
             for source in (
                 (vma.anon_vma for vma in graph.vmas),
                 (avc.anon_vma for avc in graph.avcs.values()),
                 (folio.anon_vma for folio in graph.folios.values()),
             )
             for address in source
-            if address
-        )
-        while wanted := {address: None for address in wanted if address and address not in graph.anon_vmas}:
-            following: dict[int, None] = {}
-            for address, values in self.many("anon_vma", list(wanted)):
+        }
+        while wanted := {at: root for at, root in wanted.items() if at and at not in graph.anon_vmas}:
+            following: dict[int, int] = {}
+            for (address, values), root in zip(self.many("anon_vma", list(wanted)), wanted.values(), strict=True):
                 if values is None:
                     self.remark(f"the anon_vma at {address:#x} cannot be read")
                     graph.anon_vmas[address] = None
                     continue
                 graph.anon_vmas[address] = found = RawAnonVma(*values)
-                following[found.root] = following[found.parent] = None
+                if root in (0, found.root):
+                    following[found.root] = following[found.parent] = found.root
             wanted = following
 
     def read_trees(self) -> None:
         """Read the AVCs that no chain had, level by level; then bring each tree in order."""
         graph, rb = self.graph, self.rb
         new = [(a, av) for a, av in graph.anon_vmas.items() if av is not None and a not in graph.trees]
-        nodes = {av.rb_node - rb for _, av in new if av.rb_node}
+        nodes = {av.rb_node - rb: address for address, av in new if av.rb_node}
         while nodes:
             unread = [node for node in nodes if node not in graph.avcs]
             for address, values in self.many("anon_vma_chain", unread):
@@ -242,15 +243,18 @@ class GraphReader:
                     graph.unread.add(address)
                 else:
                     graph.avcs[address] = RawAvc(*values)
-            graph.visited |= nodes
-            below = (graph.avcs[node] for node in nodes if node not in graph.unread)
-            nodes = {child - rb for avc in below for child in (avc.left, avc.right) if child}
-            nodes -= graph.visited
+            graph.visited |= nodes.keys()
+            below: dict[int, int] = {}
+            for node, owner in nodes.items():
+                avc = graph.avcs.get(node)
+                if avc is not None and avc.anon_vma == owner:
+                    below |= {child - rb: owner for child in (avc.left, avc.right) if child}
+            nodes = {node: owner for node, owner in below.items() if node not in graph.visited}
         for address, anon_vma in new:
             graph.trees[address] = self.in_order(address, anon_vma)
 
     def in_order(self, address: int, anon_vma: RawAnonVma) -> list[int]:
-        """The AVCs of a tree from left to right."""
+        """The AVCs of a tree from left to right; what hangs on an AVC of another anon_vma is none of it."""
         found: list[int] = []
         seen: set[int] = set()
         above: list[int] = []
@@ -265,12 +269,17 @@ class GraphReader:
                     break
                 seen.add(node)
                 above.append(node)
-                node = avc.left
+                node = avc.left if avc.anon_vma == address else 0
             if not above:
                 break
             at = above.pop() - rb
             found.append(at)
-            node = avcs[at].right
+            avc = avcs[at]
+            node = avc.right if avc.anon_vma == address else 0
+            if avc.anon_vma != address and (avc.left or avc.right):
+                self.remark(
+                    f"the tree of the anon_vma at {address:#x}: AVC {at:#x} is another's, and what is below it"
+                )
         return found
 
 

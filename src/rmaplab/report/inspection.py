@@ -7,6 +7,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmaplab.report.text import table
@@ -98,6 +99,19 @@ class Inspection:
     pids: Mapping[str, int] = field(default_factory=dict)
     partial: bool = False
     sizes: tuple[int, int] = USUAL_SIZES
+
+    @cached_property
+    def roots(self) -> dict[str, set[str]]:
+        """The roots of the trees that anon_vmas, VMAs and folios have to do with, by their names."""
+        of = {av.id: av.root for av in self.snapshot.anon_vmas}
+        found = {name: {root} for name, root in of.items()}
+        for process in self.snapshot.processes:
+            for vma in process.vmas:
+                found[vma.id] = {of.get(name, name) for name in (vma.anon_vma, *vma.chain) if name}
+        for folio in self.snapshot.folios:
+            if folio.mapping:
+                found[folio.id] = {of.get(folio.mapping, folio.mapping)}
+        return found
 
     def placed(self, report: Report) -> str:
         """A violation with addresses in place of names, so that it is the same in another reading."""
