@@ -146,7 +146,7 @@ def test_a_failed_fork_unwinds_as_the_mail_says(pair):
         assert found is None, "\n".join(found.what)
 
 
-@pytest.mark.parametrize("name", OTHERS[:2])
+@pytest.mark.parametrize("name", OTHERS)
 def test_a_core_dump_opens_validates_clean_and_becomes_a_page(name, tmp_path, capsys):
     needs(name)
     core, page = tmp_path / "core", tmp_path / "page.html"
