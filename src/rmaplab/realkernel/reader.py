@@ -6,11 +6,11 @@ Nothing is trusted: what cannot be read, or does not end, becomes a remark.
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from rmaplab.realkernel.folios import FolioReader
 from rmaplab.realkernel.graph import Graph, RawAnonVma, RawAvc, RawVma
+from rmaplab.realkernel.maple import MapleReader
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -20,20 +20,6 @@ if TYPE_CHECKING:
     from rmaplab.realkernel.target import Target, Task
 
 __all__ = ["GraphReader", "read_graph"]
-
-_LEAF, _RANGE, _ARANGE = 1, 2, 3  # enum maple_type: maple_leaf_64, maple_range_64, maple_arange_64
-_NODE_MASK = ~0xFF
-_DEPTH = 32  # more levels than a maple tree can have
-_ALL = (1 << 64) - 1
-
-
-class Node(NamedTuple):
-    """A node of a maple tree that is still to be read, and the addresses it is about."""
-
-    task: int
-    encoded: int
-    least: int
-    most: int
 
 
 class GraphReader:
@@ -87,25 +73,21 @@ class GraphReader:
         for address, data in zip(addresses, read, strict=True):
             yield address, None if data is None else unpack(data)
 
-    # --- maple trees (maple_tree.h) ------------------------------------------------------------
+    # --- VMAs and chains (mm_types.h, rmap.h) ---------------------------------------------------
 
     def find_vmas(self) -> list[tuple[int, int]]:
         """Each VMA's task (as its place in the list) and address, in the order of addresses."""
-        found: list[tuple[int, int, int]] = []
-        nodes: list[Node] = []
         mms: dict[int, int] = {}
         for number, task in enumerate(self.graph.tasks):
             mms.setdefault(task.mm, number)
-        for mm, root in self.read_mms(list(mms)):
-            self.sort_entry(Node(mms[mm], root, 0, _ALL), found, nodes, is_root=True)
-        for _ in range(_DEPTH):
-            if not nodes:
-                break
-            nodes = self.read_nodes(nodes, found)
-        else:
+        trees = MapleReader(self.memory, self.target.layout, self.lo, self.hi)
+        found = trees.read([(mms[mm], root) for mm, root in self.read_mms(list(mms))])
+        for task, least in trees.unreadable:
+            pid = self.graph.tasks[task].pid
+            self.remark(f"process {pid}: VMAs from {least:#x} on: their maple node cannot be read")
+        if trees.endless:
             self.remark("a maple tree of VMAs does not end")
-        found.sort()
-        return [(task, vma) for task, _, vma in found]
+        return found
 
     def read_mms(self, mms: Sequence[int]) -> list[tuple[int, int]]:
         """Each mm_struct's address and the root of its tree; its page table is noted."""
@@ -118,43 +100,6 @@ class GraphReader:
             roots.append((mm, values[0]))
             self.graph.pgds[mm] = values[1]
         return roots
-
-    def sort_entry(
-        self, node: Node, found: list[tuple[int, int, int]], nodes: list[Node], *, is_root: bool = False
-    ) -> None:
-        """A slot of a maple tree: a node to read, a VMA, or nothing."""
-        if node.encoded & 3 == 2 and node.encoded > 4096 and is_root:
-            nodes.append(node)
-        elif node.encoded & 3 == 0 and node.encoded > 4096:
-            found.append((node.task, node.least, node.encoded))
-
-    def read_nodes(self, nodes: list[Node], found: list[tuple[int, int, int]]) -> list[Node]:
-        """One level of all trees; the nodes of the next."""
-        following: list[Node] = []
-        layout = self.target.layout
-        shapes = {
-            _LEAF: (layout.offset("maple_range_64.pivot"), layout.offset("maple_range_64.slot")),
-            _ARANGE: (layout.offset("maple_arange_64.pivot"), layout.offset("maple_arange_64.slot")),
-        }
-        shapes[_RANGE] = shapes[_LEAF]
-        data = self.memory.read_many([node.encoded & _NODE_MASK for node in nodes], layout.size("maple_node"))
-        for node, raw in zip(nodes, data, strict=True):
-            shape = shapes.get(node.encoded >> 3 & 15)
-            if raw is None or shape is None:
-                pid = self.graph.tasks[node.task].pid
-                self.remark(f"process {pid}: VMAs from {node.least:#x} on: their maple node cannot be read")
-                continue
-            is_leaf = node.encoded >> 3 & 15 == _LEAF
-            for least, most, entry in _slots(raw, shape[0] // 8, shape[1] // 8, node.least, node.most, self.hi):
-                if most < self.lo:
-                    continue
-                if not is_leaf:
-                    following.append(Node(node.task, entry, least, most))
-                elif entry & 3 == 0:  # no marker of the XArray
-                    found.append((node.task, least, entry))
-        return following
-
-    # --- VMAs and chains (mm_types.h, rmap.h) ---------------------------------------------------
 
     def read_vmas(self, places: Sequence[tuple[int, int]]) -> None:
         """The VMAs themselves."""
@@ -293,28 +238,6 @@ def read_graph(
     reader = GraphReader(target, lo, hi)
     target.begin(reader, pids)
     return reader.read_rest(folios=folios)
-
-
-@lru_cache(maxsize=4096)
-def _slots(raw: bytes, pivot: int, slot: int, least: int, most: int, hi: int) -> list[tuple[int, int, int]]:
-    """What a maple node has: first and last address, and entry, of each slot in use that begins below ``hi``.
-
-    ``pivot`` and ``slot`` are where these begin, in words.
-    """
-    found = []
-    words = memoryview(raw).cast("Q")
-    for at in range(slot - pivot + 1):
-        end = words[pivot + at] if at < slot - pivot else most
-        if at and end == 0:
-            end = most  # pivots that are not in use
-        if end < least or end > most:
-            break
-        if words[slot + at] > 4096:
-            found.append((least, end, words[slot + at]))
-        least = end + 1
-        if end == most or least >= hi:
-            break
-    return found
 
 
 def _fields(layout: Layout) -> dict[str, Fields]:
