@@ -23,6 +23,9 @@ from rmaplab.series import find
 
 LAYOUT = Layout.of_file(Path(str(importlib.resources.files("rmaplab") / "data/layouts/x86_64-7.3.json")))
 NAMES = {number: name for name, number in ADVICE.items()}
+HUGE = frozenset({"hugepage", "nohugepage"})
+"""What guests without huge pages lack."""
+FAMILY = "P0 mmap A 2 at=0x10000000\nP0 write A\nP0 fork P1\nP1 write A[0]\nP1 fork P2\n"
 POPULATE = {22: False, 23: True}
 
 

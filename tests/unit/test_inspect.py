@@ -1,96 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The verb `inspect` on machines that are images of a model's state, and on documents."""
 
-import importlib.resources
-import io
 import json
 import re
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from random import Random
 
 import pytest
+from inspected import AT, BROKEN, FAMILY, HEIR, LAYOUT, Machine, _call, _document, machine  # noqa: F401 (two are fixtures)
 from jsonschema import Draft202012Validator
 from twin_parts import damage
 
 from rmaplab import schema
-from rmaplab.check.run import run
-from rmaplab.cli import inspect as verb
-from rmaplab.cli.main import main
-from rmaplab.kernel import Kernel
 from rmaplab.kernel.flags import PAGE_SIZE
-from rmaplab.realkernel.image import FIRST_PID, write_image
-from rmaplab.realkernel.layout import Layout
+from rmaplab.realkernel.image import FIRST_PID
 from rmaplab.report.inspection import overview
-from rmaplab.scenario import parse
-from rmaplab.series import find
-from rmaplab.snapshot import Snapshot
-
-LAYOUT = Layout.of_file(Path(str(importlib.resources.files("rmaplab") / "data/layouts/x86_64-7.0.json")))
-AT = 0x1000_0000
-FAMILY = f"P0 mmap A 4 at={AT:#x}\nP0 write A\nP0 fork P1\nP1 write A[0]\nP1 fork P2\nP2 write A[1]\n"
-HEIR = FAMILY + "P1 fork P4\nP4 write A[2]\nP1 exit\nP2 mmap B 1\nP2 write B\nP2 fork P3\n"
-BROKEN = "P0 mmap A 1\nP0 write A\nfail 2\nP0 fork P1\n"
-
-
-def machine(text, series="v7.0"):
-    """A model after a scenario."""
-    return run(parse(text), find(series)).kernel
-
-
-class Machine:
-    """A kernel that is read: each reading of it is that of the next of some states, the last for ever."""
-
-    def __init__(self, *states, release="7.0.13", spoil=None):
-        self.states, self.release, self.spoil, self.readings = list(states), release, spoil, 0
-
-    def target(self):
-        image = write_image(self.states[0], LAYOUT)
-        if self.spoil is not None:
-            self.spoil(image.memory)
-        target = image.target()
-        target.release = self.release
-        begin = target.begin
-
-        def next_begin(reader, pids):
-            self.readings += 1
-            state = self.states[min(self.readings, len(self.states)) - 1]
-            other = write_image(state, LAYOUT).target()
-            if self.spoil is None:
-                target.memory, target.init_task = other.memory, other.init_task
-                reader.memory = other.memory
-            return begin(reader, pids)
-
-        target.begin = next_begin
-        return target
-
-
-@pytest.fixture(name="call")
-def _call(monkeypatch, capsys, tmp_path):
-    """Run the verb on a machine, as a core dump (which does not change) unless told otherwise."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(read, *args, source=("--core", "x")):
-        monkeypatch.setattr(verb, "_target", lambda options: read.target())
-        code = main(["inspect", "-q", *source, *map(str, args)])
-        return code, *capsys.readouterr()
-
-    return call
-
-
-@pytest.fixture(name="document")
-def _document(call):
-    """The JSON document of a call, which its schema allows."""
-
-    def document(*args, code=0, **options):
-        found, out, err = call(*args, "--json", **options)
-        assert (found, err) == (code, "")
-        read = json.loads(out)
-        Draft202012Validator(schema.load("snapshot")).validate(read)
-        return read
-
-    return document
 
 
 class Page(HTMLParser):
@@ -303,92 +228,3 @@ def test_names_are_text_and_no_markup(call):
 def test_a_page_that_cannot_be_written_is_an_error(call):
     code, _, err = call(Machine(machine(FAMILY)), "--html", "no/where.html")
     assert (code, err) == (4, "rmaplab: no/where.html: cannot be written: No such file or directory\n")
-
-
-# --- documents ----------------------------------------------------------------------------------------------------
-
-
-def test_a_document_is_read_again(document, monkeypatch):
-    first = document(Machine(machine(HEIR)), "--validate")
-    Path("s.json").write_text(json.dumps(first))
-    assert document(None, "--validate", source=("s.json",)) == first
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(first).encode())))
-    assert document(None, "--validate", source=("-",)) == first
-
-
-def test_a_run_is_read_as_well(capsys, document, tmp_path):
-    path = tmp_path / "a.rmap"
-    path.write_text(HEIR)
-    assert main(["run", str(path), "--json", "--series", "v6.18"]) == 0
-    (tmp_path / "run.json").write_text(capsys.readouterr().out)
-    found = document(None, "--validate", source=("run.json",))
-    assert (found["series"], found["kernel"], found["violations"]) == ("v6.18", "of the model", [])
-
-
-def test_snapshots_come_back_from_json():
-    for text in (FAMILY, HEIR, "P0 mmap A 2 file=f\nP0 write A\nP0 madvise A guard-install\n", "P0 exit\n"):
-        snapshot = machine(text).snapshot()
-        assert Snapshot.from_dict(json.loads(json.dumps(snapshot.as_dict()))) == snapshot
-    kernel = Kernel()
-    area = kernel.spawn("P0").mmap(2)
-    kernel.processes["P0"].write(area)
-    kernel.processes["P0"].swapout(area.part(0, 0))
-    assert Snapshot.from_dict(kernel.snapshot().as_dict()) == kernel.snapshot()
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "x",
-        "[]",
-        "{}",
-        "null",
-        '{"kind": "run"}',
-        '{"processes": 7}',
-        '{"processes": [{}]}',
-        "[" * 100_000,
-        "\xff",
-    ],
-)
-def test_what_is_no_snapshot_is_told(call, text):
-    Path("s.json").write_bytes(text.encode("latin-1"))
-    code, out, err = call(None, "--validate", source=("s.json",))
-    assert (code, out) == (4, "")
-    assert err.startswith("rmaplab: s.json: not a snapshot that")
-
-
-@pytest.mark.parametrize("damaged", range(40))
-def test_a_document_that_contradicts_itself_does_no_harm(call, damaged):
-    """Names of nothing, numbers of the wrong size: a clear error, or a verdict."""
-    random = Random(damaged)
-    state = machine(HEIR).snapshot().as_dict()
-
-    def spoil(value):
-        if isinstance(value, dict):
-            return {key: spoil(one) for key, one in value.items()}
-        if isinstance(value, list | tuple):
-            return [spoil(one) for one in value if random.random() > 0.03]
-        if random.random() < 0.05:
-            return random.choice(["av0", "vma1", "mm9", "x", -1, 1 << 70, 0, True, None])
-        return value
-
-    Path("s.json").write_text(json.dumps(spoil(state)))
-    code, _, err = call(None, "--validate", "--html", "p.html", source=("s.json",))
-    assert code in (0, 1, 4)
-    assert "Traceback" not in err
-
-
-@pytest.mark.parametrize(
-    ("args", "words"),
-    [
-        ((), "name one kernel"),
-        (("--live", "--kcore"), "name one kernel"),
-        (("x.json", "--um", "7"), "name one kernel"),
-        (("--um", "0"), "not a number from 1"),
-        (("--live", "--addr", "zz"), "invalid _address value"),
-    ],
-)
-def test_usage(capsys, args, words):
-    assert main(["inspect", *args]) == 2
-    assert words in capsys.readouterr().err

@@ -50,7 +50,7 @@ class MapleReader:
         self.endless = False
 
     def read(self, trees: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The entries of trees, given as a number and ``ma_root``: each with the number, in the order of addresses."""
+        """The entries of trees, given as a number and ``ma_root``: each with that number, in order of addresses."""
         found: list[tuple[int, int, int]] = []
         nodes: list[Node] = []
         for tree, root in trees:
