@@ -82,8 +82,8 @@ class GraphReader:
             mms.setdefault(task.mm, number)
         trees = MapleReader(self.memory, self.target.layout, self.lo, self.hi)
         found = trees.read([(mms[mm], root) for mm, root in self.read_mms(list(mms))])
-        for task, least in trees.unreadable:
-            pid = self.graph.tasks[task].pid
+        for number, least in trees.unreadable:
+            pid = self.graph.tasks[number].pid
             self.remark(f"process {pid}: VMAs from {least:#x} on: their maple node cannot be read")
         if trees.endless:
             self.remark("a maple tree of VMAs does not end")
