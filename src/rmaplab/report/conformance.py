@@ -27,7 +27,7 @@ def conformance_text(result: Conformance, seconds: float) -> str:
 
 def _lines(result: Conformance, seconds: float) -> Iterator[str]:
     count = len(result.mismatches)
-    yield f"Linux {result.kernel} and {result.series}: {f'{count:,} mismatches' if count else 'no mismatch'}"
+    yield f"Linux {result.kernel} and {result.series}: {f'{count:,}' if count else 'no'} mismatch{'es' * (count > 1)}"
     yield ""
     rate = f", {result.programs / seconds:,.0f} programs/s" if seconds > 0 else ""
     yield f"  {result.programs:,} programs, {sum(result.calls.values()):,} calls, {result.failures:,} with an"
