@@ -22,6 +22,7 @@ __all__ = [
     "GuardView",
     "KsmItemView",
     "KsmView",
+    "Naming",
     "ProcessView",
     "PteView",
     "SlabView",
@@ -32,6 +33,18 @@ __all__ = [
 ]
 
 _WORD = 1 << 64
+
+
+class Naming(dict[Any, str]):
+    """Names objects ``PREFIX0``, ``PREFIX1`` and so on, in the order in which they are first asked for."""
+
+    def __init__(self, prefix: str) -> None:
+        super().__init__()
+        self.prefix = prefix
+
+    def __missing__(self, key: object) -> str:
+        name = self[key] = f"{self.prefix}{len(self)}"
+        return name
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from rmaplab.snapshot import (
     GuardView,
     KsmItemView,
     KsmView,
+    Naming,
     ProcessView,
     PteView,
     SlabView,
@@ -30,24 +31,20 @@ if TYPE_CHECKING:
 __all__ = ["take_snapshot"]
 
 
-class _Namer:
-    """Numbers objects in the order in which they are first met, or keeps the kernel's numbers."""
+class _OwnNames(Naming):
+    """The numbers that the kernel gave."""
 
-    def __init__(self, prefix: str, canonical: bool) -> None:
-        self.prefix = prefix
-        self.canonical = canonical
-        self.names: dict[object, str] = {}
-
-    def __call__(self, obj: object) -> str:
-        return self.names.setdefault(obj, f"{self.prefix}{len(self.names)}" if self.canonical else str(obj))
+    def __missing__(self, key: object) -> str:
+        name = self[key] = str(key)
+        return name
 
 
 class _View:
     def __init__(self, kernel: Kernel, canonical: bool) -> None:
         self.kernel = kernel
-        self.mm_name, self.vma_name = _Namer("mm", canonical), _Namer("vma", canonical)
-        self.av_name, self.folio_name = _Namer("av", canonical), _Namer("folio", canonical)
-        self.slot_name = _Namer("slot", canonical)
+        naming = Naming if canonical else _OwnNames
+        self.mm_name, self.vma_name, self.av_name = naming("mm"), naming("vma"), naming("av")
+        self.folio_name, self.slot_name = naming("folio"), naming("slot")
         self.found: dict[Folio, list[PteView]] = {}
         self.slots: dict[SwapSlot, list[SwapPteView]] = {}
         self.guards: list[GuardView] = []
@@ -55,34 +52,34 @@ class _View:
 
     def vma(self, vma: Vma) -> VmaView:
         return VmaView(
-            id=self.vma_name(vma),
+            id=self.vma_name[vma],
             start=vma.vm_start,
             end=vma.vm_end,
             pgoff=vma.vm_pgoff,
             anon_pgoff=vma.anon_pgoff,
             flags=flags_name(vma.vm_flags),
             file=vma.file,
-            anon_vma=None if vma.anon_vma is None else self.av_name(vma.anon_vma),
-            chain=tuple(self.av_name(avc.anon_vma) for avc in vma.anon_vma_chain),
+            anon_vma=None if vma.anon_vma is None else self.av_name[vma.anon_vma],
+            chain=tuple([self.av_name[avc.anon_vma] for avc in vma.anon_vma_chain]),
         )
 
     def anon_vma(self, anon_vma: AnonVma) -> AnonVmaView:
-        known = self.vma_name.names
+        known = self.vma_name
         return AnonVmaView(
-            id=self.av_name(anon_vma),
-            root=self.av_name(anon_vma.root),
-            parent=self.av_name(anon_vma.parent),
+            id=self.av_name[anon_vma],
+            root=self.av_name[anon_vma.root],
+            parent=self.av_name[anon_vma.parent],
             refcount=anon_vma.refcount,
             num_children=anon_vma.num_children,
             num_active_vmas=anon_vma.num_active_vmas,
             degree=anon_vma.degree,
-            tree=tuple(known.get(avc.vma, "?") for avc in anon_vma.rb_root),
+            tree=tuple([known.get(avc.vma, "?") for avc in anon_vma.rb_root]),
         )
 
     def visit_entries(self) -> None:
         """Sort every page-table entry by what it names; folios and slots in order of appearance."""
         for mm in self.mms:
-            name = self.mm_name(mm)
+            name = self.mm_name[mm]
             for address, pte in sorted(mm.page_table.pmds.items()):
                 view = PteView(name, address, pte.writable, pages=1 << pte.folio.order)
                 self.found.setdefault(pte.folio, []).append(view)
@@ -103,8 +100,8 @@ class _View:
     def folio(self, folio: Folio, ptes: list[PteView]) -> FolioView:
         node = folio.stable_node
         return FolioView(
-            id=self.folio_name(folio),
-            mapping=None if folio.mapping is None else self.av_name(folio.mapping),
+            id=self.folio_name[folio],
+            mapping=None if folio.mapping is None else self.av_name[folio.mapping],
             index=folio.index,
             mapcount=folio.mapcount,
             exclusive=folio.exclusive == (1 << (1 << folio.order)) - 1,
@@ -117,9 +114,9 @@ class _View:
     def swap(self) -> tuple[SwapView, ...]:
         return tuple(
             SwapView(
-                id=self.slot_name(slot),
+                id=self.slot_name[slot],
                 count=slot.count,
-                folio=None if slot.folio is None else self.folio_name(slot.folio),
+                folio=None if slot.folio is None else self.folio_name[slot.folio],
                 ptes=tuple(ptes),
             )
             for slot, ptes in self.slots.items()
@@ -130,7 +127,7 @@ class _View:
             KsmView(
                 node.content,
                 tuple(
-                    KsmItemView(self.mm_name(item.mm), item.address, self.av_name(item.anon_vma))
+                    KsmItemView(self.mm_name[item.mm], item.address, self.av_name[item.anon_vma])
                     for item in node.items
                 ),
             )
@@ -140,27 +137,27 @@ class _View:
     def reachable(self) -> list[AnonVma]:
         """What VMAs and folios name, and then roots and parents as they are met."""
         order: dict[AnonVma, None] = {}
-        waiting = [av for av in self.av_name.names if isinstance(av, AnonVma)]
+        waiting = [av for av in self.av_name if isinstance(av, AnonVma)]
         while waiting:
             order |= dict.fromkeys(waiting)
             waiting = [av for known in waiting for av in (known.root, known.parent) if av not in order]
         for av in order:
-            self.av_name(av)
+            self.av_name[av]
         return list(order)
 
     def take(self) -> Snapshot:
         slab = self.kernel.slab
         processes = tuple(
-            ProcessView(process.name, self.mm_name(process.mm), tuple(self.vma(vma) for vma in process.mm.vmas))
+            ProcessView(process.name, self.mm_name[process.mm], tuple([self.vma(vma) for vma in process.mm.vmas]))
             for process in self.kernel.processes.values()
         )
         self.visit_entries()
-        folios = tuple(self.folio(folio, ptes) for folio, ptes in self.found.items())
+        folios = tuple([self.folio(folio, ptes) for folio, ptes in self.found.items()])
         swap, ksm = self.swap(), self.ksm()
         # Reachable ones first in order of appearance, then what nobody links to.
         live = dict.fromkeys(slab.anon_vma.live.values())
         anon_vmas = [self.anon_vma(av) for av in self.reachable() if av in live]
-        anon_vmas += [self.anon_vma(av) for av in live if av not in self.av_name.names]
+        anon_vmas += [self.anon_vma(av) for av in live if av not in self.av_name]
         return Snapshot(
             processes=processes,
             anon_vmas=tuple(anon_vmas),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from rmaplab.realkernel import bpf
@@ -84,12 +85,11 @@ class BpfMemory:
 
         So many as fit into one run: at most 1024, of 4 MiB in all.
         """
-        if len(places) > BATCH or sum(size for _, size in places) > _ROOM:
+        ends = list(accumulate([size for _, size in places], initial=0))
+        at = ends.pop()
+        if len(places) > BATCH or at > _ROOM:
             return None
-        at, described = 0, []
-        for _, size in places:
-            described.append(at << _SIZE_BITS | size)
-            at += size
+        described = [start << _SIZE_BITS | size for start, (_, size) in zip(ends, places, strict=True)]
         struct.pack_into(f"<{len(places)}Q", self.shared, _PLACES, *described)
         return None if self._run([address for address, _ in places]) else self.shared[_DATA : _DATA + at]
 

@@ -6,12 +6,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_MAYBE_GUARD
-from rmaplab.realkernel.graph import RawFolio, RawPte, RawSwap
+from rmaplab.realkernel.graph import Graph, RawFolio, RawPte, RawSwap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rmaplab.realkernel.graph import Graph
     from rmaplab.realkernel.target import Machine, Target
 
 __all__ = ["FolioReader"]
@@ -59,10 +58,10 @@ BITS = {
 
 
 class FolioReader:
-    """Reads the pages of a graph whose VMAs are known; those without an anon_vma map no anonymous page."""
+    """Reads the pages of graphs whose VMAs are known; those without an anon_vma map no anonymous page."""
 
-    def __init__(self, target: Target, graph: Graph) -> None:
-        self.graph = graph
+    def __init__(self, target: Target) -> None:
+        self.graph = Graph()
         self.memory = target.memory
         self.machine: Machine = target.machine
         self.bits = BITS[target.machine.arch]
@@ -88,8 +87,9 @@ class FolioReader:
         self.head_bit = 1 << layout.enums.get("PG_head", 6)
         self.exclusive_bit = 1 << layout.enums["PG_anon_exclusive"] if "PG_anon_exclusive" in layout.enums else 0
 
-    def read(self) -> None:
-        """Fill in the graph's folios, swap entries and guards."""
+    def read(self, graph: Graph) -> None:
+        """Fill in a graph's folios, swap entries and guards."""
+        self.graph, self.places = graph, {}
         leaves = sorted(self.leaves(), key=lambda leaf: (leaf.task, leaf.pages == 1, leaf.address))
         present = []
         for leaf in leaves:

@@ -11,6 +11,7 @@ from rmaplab.snapshot import (
     AnonVmaView,
     FolioView,
     GuardView,
+    Naming,
     ProcessView,
     PteView,
     SlabView,
@@ -148,15 +149,9 @@ class _Numbering:
     def __init__(self, graph: Graph, names: Mapping[int, str] | None) -> None:
         self.graph = graph
         self.names = names
-        mms: dict[int, str] = {}
-        for task in graph.tasks:
-            mms.setdefault(task.mm, f"mm{len(mms)}")
+        mms = Naming("mm")
         self.mms = [mms[task.mm] for task in graph.tasks]
-        self.av: dict[int, str] = {}
-        self.vma: dict[int, str] = {}
-
-    def anon_vma(self, address: int) -> str:
-        return self.av.setdefault(address, f"av{len(self.av)}")
+        self.av, self.vma = Naming("av"), Naming("vma")
 
     def snapshot(self, layout: Layout | None) -> Snapshot:
         graph = self.graph
@@ -183,15 +178,15 @@ class _Numbering:
         for vma in graph.vmas:
             views[self.mms[vma.task]].append(
                 VmaView(
-                    id=self.vma.setdefault(vma.address, f"vma{len(self.vma)}"),
+                    id=self.vma[vma.address],
                     start=vma.start,
                     end=vma.end,
                     pgoff=vma.pgoff,
                     anon_pgoff=vma.anon_pgoff,
                     flags=flags_name(vma.flags),
                     file=f"{vma.file:#x}" if vma.file else None,
-                    anon_vma=self.anon_vma(vma.anon_vma) if vma.anon_vma else None,
-                    chain=tuple([self.anon_vma(graph.avcs[avc].anon_vma) for avc in vma.chain]),
+                    anon_vma=self.av[vma.anon_vma] if vma.anon_vma else None,
+                    chain=tuple([self.av[graph.avcs[avc].anon_vma] for avc in vma.chain]),
                 )
             )
         return tuple(
@@ -208,7 +203,7 @@ class _Numbering:
             found = graph.anon_vmas.get(address)
             if found is None:
                 continue
-            root, parent = self.anon_vma(found.root), self.anon_vma(found.parent)
+            root, parent = self.av[found.root], self.av[found.parent]
             if len(self.av) > len(order):
                 order += list(self.av)[len(order) :]
             tree = tuple([self.vma.get(graph.avcs[avc].vma, "?") for avc in graph.trees.get(address, ())])
@@ -229,7 +224,7 @@ class _Numbering:
     def folio(self, name: str, folio: RawFolio) -> FolioView:
         return FolioView(
             id=name,
-            mapping=self.anon_vma(folio.anon_vma) if folio.anon_vma else None,
+            mapping=self.av[folio.anon_vma] if folio.anon_vma else None,
             index=folio.index,
             mapcount=folio.mapcount,
             exclusive=folio.exclusive,

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from itertools import repeat
+from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Protocol
 
 from rmaplab.realkernel.memory import FaultError, Memory
@@ -49,10 +49,11 @@ class Prefetch:
 
     def _fill(self) -> None:
         """Make what was fetched ready to be looked up."""
-        at, data = 0, self.data or b""
-        for place in self.places if data else ():
-            self.cache[place] = data[at : at + place[1]]
-            at += place[1]
+        data = self.data
+        if data:
+            ends = list(accumulate([size for _, size in self.places]))
+            pieces = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+            self.cache = dict(zip(self.places, pieces, strict=True))
 
     def read(self, address: int, size: int) -> bytes:
         """As of the memory; :class:`FaultError`."""

@@ -6,7 +6,8 @@ Nothing is trusted: what cannot be read, or does not end, becomes a remark.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import copy
+from typing import TYPE_CHECKING, Any, Self
 
 from rmaplab.realkernel.folios import FolioReader
 from rmaplab.realkernel.graph import Graph, RawAnonVma, RawAvc, RawVma
@@ -36,7 +37,14 @@ class GraphReader:
         self.chain = layout.offset("vm_area_struct.anon_vma_chain")
         # VMAs have an offset of their own for anonymous pages (v7.3).
         self.has_anon_pgoff = layout.has("vm_area_struct.__vm_anon_pgoff_lo")
+        self.folios = FolioReader(target)
         self.graph = Graph(target.release)
+
+    def anew(self) -> Self:
+        """For another reading of the same machine."""
+        reader = copy.copy(self)
+        reader.graph = Graph(self.target.release)
+        return reader
 
     def remark(self, text: str) -> None:
         """Note what could not be read."""
@@ -56,7 +64,7 @@ class GraphReader:
         self.read_trees()
         if folios:
             if self.target.machine.knows_pages:
-                FolioReader(self.target, self.graph).read()
+                self.folios.read(self.graph)
                 self.read_anon_vmas()  # that only folios name
                 self.read_trees()
             else:

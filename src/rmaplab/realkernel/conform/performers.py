@@ -112,6 +112,7 @@ class GuestSide:
         self.guest = guest
         self.remarks: list[str] = []
         self.target = self.reading = guest.target()
+        self.reader = GraphReader(self.reading)
         self.last: tuple[list[tuple[int, str]], Snapshot] | None = None
 
     def start(self) -> None:
@@ -185,12 +186,13 @@ class GuestSide:
         if self.target is not target or self.reading is target:
             self.target, self.reading = target, copy.copy(target)
             self.reading.memory = Prefetch(cast("PlacesMemory", target.memory))
+            self.reader = GraphReader(self.reading, ARENA, ARENA_END)
             self.last = None
         memory, who = cast("Prefetch", self.reading.memory), list(pids.items())
         if memory.again() and self.last is not None and self.last[0] == who:
             return self.last[1]
         remarks: list[str] = []
-        graph = GraphReader(self.reading, ARENA, ARENA_END).read(target.remembered(list(pids), remarks))
+        graph = self.reader.anew().read(target.remembered(list(pids), remarks))
         self.remarks = remarks + graph.remarks
         self.last = who, normal(graph.snapshot(pids))
         return self.last[1]
