@@ -165,6 +165,7 @@ REUSED = "anon_vma reused by fork"
                 "prep_move_vma",
                 "publish_anon_vma",
                 "vm_area_alloc",
+                "vma_set_range",
             ],
         ),
     ],
