@@ -45,7 +45,7 @@ nightly: $(VENV)/.dev ## set up, then 10 million random calls on v7.0 and on v6.
 kernels: $(VENV)/.dev ## set up, then fetch and build kernels for guests into a cache (KERNELS='um-7.3 deb-6.1': these alone)
 	@$(BIN)/python -m rmaplab.realkernel.guest.kernels $(KERNELS)
 
-conform: $(VENV)/.dev ## set up, then hold the model against all kernels there are (half an hour; CONFORM=--host: this one, too)
+conform: $(VENV)/.dev ## set up, then hold the model against all kernels there are (a quarter of an hour; CONFORM=--host: this one, too)
 	@$(BIN)/python tools/conformance.py $(CONFORM)
 
 pages: $(VENV)/.dev ## renew the pages of docs/ that are made from the code
