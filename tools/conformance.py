@@ -22,7 +22,7 @@ from tqdm import tqdm
 from rmaplab.errors import RmaplabError
 from rmaplab.realkernel.conform.campaign import Campaign, conform
 from rmaplab.realkernel.conform.failing import failing_programs
-from rmaplab.realkernel.guest.cache import KERNELS, find
+from rmaplab.realkernel.guest.cache import KERNELS, OPTIONAL, find
 from rmaplab.realkernel.guests import HOST, can_fail, lacking, open_guest, series_of
 from rmaplab.report.text import table
 from rmaplab.series import find as find_series
@@ -68,7 +68,8 @@ def main() -> int:
     args = parser.parse_args()
     rows: list[list[object]] = [HEADS]
     agree, interrupted = True, False
-    for name in args.name or [*KERNELS, *[HOST] * args.host]:
+    there = [name for name in OPTIONAL if find(name) is not None]
+    for name in args.name or [*KERNELS, *there, *[HOST] * args.host]:
         if name != HOST and find(name) is None:
             print(f"{name}: not there, `make kernels KERNELS={name}` makes it", file=sys.stderr)
             continue

@@ -89,8 +89,11 @@ class FolioReader:
 
     def read(self, graph: Graph) -> None:
         """Fill in a graph's folios, swap entries and guards."""
-        self.graph, self.places = graph, {}
-        leaves = sorted(self.leaves(), key=lambda leaf: (leaf.task, leaf.pages == 1, leaf.address))
+        self.take(graph, self.leaves(graph))
+
+    def take(self, graph: Graph, leaves: Iterable[Leaf]) -> None:
+        """The same, of entries that are known."""
+        self.graph = graph
         present = []
         for leaf in leaves:
             if leaf.value & (self.bits.present | self.bits.protnone):
@@ -101,8 +104,9 @@ class FolioReader:
 
     # --- page tables ---------------------------------------------------------------------------
 
-    def leaves(self) -> list[Leaf]:
-        """Every entry that is not empty, of the VMAs that may have anonymous pages or guards."""
+    def leaves(self, graph: Graph) -> list[Leaf]:
+        """Every entry that is not empty, of the VMAs that may have anonymous pages or guards; huge ones first."""
+        self.graph, self.places = graph, {}
         found: list[Leaf] = []
         tables: dict[int, Table] = {}
         for number, task in enumerate(self.graph.tasks):
@@ -115,6 +119,7 @@ class FolioReader:
         level = [table for table in tables.values() if table.ranges]
         for number in range(self.machine.levels - 1, -1, -1):
             level = self.read_level(level, PAGE_SHIFT + 9 * number, found)
+        found.sort(key=lambda leaf: (leaf.task, leaf.pages == 1, leaf.address))
         return found
 
     def read_level(self, tables: list[Table], shift: int, found: list[Leaf]) -> list[Table]:

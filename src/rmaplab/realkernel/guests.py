@@ -21,7 +21,7 @@ HOST = "host"
 
 # From which release on a kernel follows a series.
 _SINCE = (
-    ((7, 2), "v7.3"),
+    ((7, 3), "v7.3"),
     ((7, 0), "v7.0"),
     ((6, 16), "v6.18"),  # merging; a move of several VMAs is 6.17's
     ((6, 13), "v6.12"),

@@ -38,8 +38,8 @@ __all__ = [
 
 KERNELS = ("um-6.12", "um-7.3", "deb-6.1", "deb-6.12", "deb-6.18", "deb-7.0", "deb-7.3")
 """Those that ``make kernels`` makes: user-mode kernels and Debian's own."""
-OPTIONAL = ("um-7.3-debug",)
-"""Those that it makes when they are named: with KASAN and lock checking."""
+OPTIONAL = ("um-7.3-debug", "deb-6.17", "deb-6.19", "deb-7.1", "deb-7.2")
+"""Those that it makes when they are named: with KASAN and lock checking, and the releases in between."""
 
 _RECORD = "kernel.json"
 # Loaded above the arena by every kernel, so that in a fork the arena's VMAs come first.

@@ -45,8 +45,8 @@ RECIPES: Mapping[str, Recipe] = {
     "um-7.3-debug": Recipe("um", r"7\.3", _TRIXIE, r"7\.\d+"),
     "deb-6.1": Recipe("qemu", r"6\.1", ("bookworm-security",)),
     "deb-6.12": Recipe("qemu", r"6\.12", _BOOKWORM),
-    "deb-6.18": Recipe("qemu", r"6\.18", _TRIXIE),
-    "deb-7.0": Recipe("qemu", r"7\.0", _TRIXIE),
+    **{f"deb-{minor}": Recipe("qemu", re.escape(minor), _TRIXIE) for minor in ("6.17", "6.18", "6.19")},
+    **{f"deb-{minor}": Recipe("qemu", re.escape(minor), _TRIXIE) for minor in ("7.0", "7.1", "7.2")},
     "deb-7.3": Recipe("qemu", r"7\.3", _TRIXIE, r"7\.\d+"),
 }
 
