@@ -89,11 +89,8 @@ class FolioReader:
 
     def read(self, graph: Graph) -> None:
         """Fill in a graph's folios, swap entries and guards."""
-        self.take(graph, self.leaves(graph))
-
-    def take(self, graph: Graph, leaves: Iterable[Leaf]) -> None:
-        """The same, of entries that are known."""
-        self.graph = graph
+        self.graph, self.places = graph, {}
+        leaves = sorted(self.leaves(), key=lambda leaf: (leaf.task, leaf.pages == 1, leaf.address))
         present = []
         for leaf in leaves:
             if leaf.value & (self.bits.present | self.bits.protnone):
@@ -104,9 +101,8 @@ class FolioReader:
 
     # --- page tables ---------------------------------------------------------------------------
 
-    def leaves(self, graph: Graph) -> list[Leaf]:
-        """Every entry that is not empty, of the VMAs that may have anonymous pages or guards; huge ones first."""
-        self.graph, self.places = graph, {}
+    def leaves(self) -> list[Leaf]:
+        """Every entry that is not empty, of the VMAs that may have anonymous pages or guards."""
         found: list[Leaf] = []
         tables: dict[int, Table] = {}
         for number, task in enumerate(self.graph.tasks):
@@ -119,7 +115,6 @@ class FolioReader:
         level = [table for table in tables.values() if table.ranges]
         for number in range(self.machine.levels - 1, -1, -1):
             level = self.read_level(level, PAGE_SHIFT + 9 * number, found)
-        found.sort(key=lambda leaf: (leaf.task, leaf.pages == 1, leaf.address))
         return found
 
     def read_level(self, tables: list[Table], shift: int, found: list[Leaf]) -> list[Table]:

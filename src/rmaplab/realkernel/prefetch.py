@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from itertools import accumulate, repeat
 from typing import TYPE_CHECKING, Protocol
 
 from rmaplab.realkernel.memory import FaultError, Memory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
 __all__ = ["PlacesMemory", "Prefetch"]
 
@@ -31,14 +30,13 @@ class Prefetch:
         self.asked: dict[tuple[int, int], bytes | None] = {}
         self.places: list[tuple[int, int]] = []
         self.data: bytes | None = None  # of these places
-        self.filled = False
 
     def again(self) -> bool:
         """Begin another reading: whether everything that the last one asked for is as it was.
 
         A reader depends on nothing but what it reads, so it need not read then.
         """
-        self.cache, self.filled = {}, False
+        self.cache = {}
         if self.asked:
             values = self.asked.values()
             self.places = list(self.asked)
@@ -51,9 +49,6 @@ class Prefetch:
 
     def _fill(self) -> None:
         """Make what was fetched ready to be looked up."""
-        if self.filled:
-            return
-        self.filled = True
         data = self.data
         if data:
             ends = list(accumulate([size for _, size in self.places]))
@@ -71,7 +66,8 @@ class Prefetch:
         """From what was fetched, and the rest from the memory."""
         if not addresses:
             return []
-        self._fill()
+        if not self.asked:
+            self._fill()
         places = list(zip(addresses, repeat(size)))
         found: list[bytes | None] = list(map(self.cache.get, places))
         if None in found:
@@ -81,21 +77,3 @@ class Prefetch:
                 found[number] = data
         self.asked.update(zip(places, found, strict=True))
         return found
-
-    def unchanged(self, places: dict[tuple[int, int], bytes | None]) -> bool:
-        """Whether these are all as they were, by what was fetched; if so they count as read."""
-        self._fill()
-        same = places.items() <= self.cache.items()
-        if same:
-            self.asked.update(places)
-        return same
-
-    @contextmanager
-    def noted(self) -> Iterator[dict[tuple[int, int], bytes | None]]:
-        """What is read inside, by its place."""
-        before, self.asked = self.asked, {}
-        try:
-            yield self.asked
-        finally:
-            before.update(self.asked)
-            self.asked = before

@@ -52,14 +52,11 @@ class GraphReader:
 
     def read(self, tasks: Sequence[Task], *, folios: bool = True) -> Graph:
         """All of it."""
-        self.read_spaces(tasks)
-        return self.read_rest(folios=folios)
-
-    def read_spaces(self, tasks: Sequence[Task]) -> None:
-        """Processes, their VMAs, and their chains."""
-        self.graph.tasks = list(tasks)
+        graph = self.graph
+        graph.tasks = list(tasks)
         self.read_vmas(self.find_vmas())
         self.read_chains()
+        return self.read_rest(folios=folios)
 
     def read_rest(self, *, folios: bool = True) -> Graph:
         """What hangs on the chains, once they are known."""

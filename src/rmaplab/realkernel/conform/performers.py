@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 from errno import errorcode
 from typing import TYPE_CHECKING, NamedTuple, cast
 
@@ -21,7 +22,8 @@ from rmaplab.realkernel.conform.lowering import (
     MAP_PRIVATE,
     lower,
 )
-from rmaplab.realkernel.rereader import Rereader
+from rmaplab.realkernel.prefetch import Prefetch
+from rmaplab.realkernel.reader import GraphReader
 from rmaplab.scenario import Fork, Mmap, Mremap
 from rmaplab.series.mremap_rules import DontunmapAlone, DontunmapApart
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from rmaplab.check.monitor import Monitor
     from rmaplab.kernel import Process
     from rmaplab.realkernel.guest.wire import Guest
+    from rmaplab.realkernel.prefetch import PlacesMemory
     from rmaplab.scenario import Call
     from rmaplab.snapshot import Snapshot, VmaView
 
@@ -108,8 +111,8 @@ class GuestSide:
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
         self.remarks: list[str] = []
-        self.target = guest.target()
-        self.reader = Rereader(self.target, ARENA, ARENA_END)
+        self.target = self.reading = guest.target()
+        self.reader = GraphReader(self.reading)
         self.last: tuple[list[tuple[int, str]], Snapshot] | None = None
 
     def start(self) -> None:
@@ -180,13 +183,16 @@ class GuestSide:
         """The state of the processes, in the model's order, made normal; ``remarks`` is what could not be read."""
         pids = {self.guest.pids[slots[name]]: name for name in order}
         target = self.guest.target()
-        if self.target is not target:
-            self.target, self.reader, self.last = target, Rereader(target, ARENA, ARENA_END), None
-        who = list(pids.items())
-        if self.reader.unchanged() and self.last is not None and self.last[0] == who:
+        if self.target is not target or self.reading is target:
+            self.target, self.reading = target, copy.copy(target)
+            self.reading.memory = Prefetch(cast("PlacesMemory", target.memory))
+            self.reader = GraphReader(self.reading, ARENA, ARENA_END)
+            self.last = None
+        memory, who = cast("Prefetch", self.reading.memory), list(pids.items())
+        if memory.again() and self.last is not None and self.last[0] == who:
             return self.last[1]
         remarks: list[str] = []
-        graph = self.reader.read(target.remembered(list(pids), remarks))
+        graph = self.reader.anew().read(target.remembered(list(pids), remarks))
         self.remarks = remarks + graph.remarks
         self.last = who, normal(graph.snapshot(pids))
         return self.last[1]
