@@ -27,7 +27,7 @@ from rmaplab.cli.catalogue import shipped_traces
 from rmaplab.realkernel.conform.campaign import Campaign, conform
 from rmaplab.realkernel.guest.cache import KERNELS
 from rmaplab.realkernel.guest.cache import find as find_kernel
-from rmaplab.realkernel.guests import HOST, can_fail, lacking, open_guest, series_of
+from rmaplab.realkernel.guests import HOST
 from rmaplab.report.text import table
 from rmaplab.series import find
 from rmaplab.workload.replay import replay
@@ -109,7 +109,7 @@ def copying(rounds: int = 2000) -> float:
 def conforming(name: str, workers: int) -> float:
     """Random programs a second on a kernel and on the model, a graph compared after every call."""
     programs = 40 * workers if name.startswith("deb") else 200 * workers
-    campaign = Campaign(series_of(name), partial(open_guest, name), lacking(name), can_fail(name))
+    campaign = Campaign.on(name)
     began: list[float] = []
 
     def first(_: Conformance) -> None:

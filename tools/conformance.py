@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from functools import partial
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -23,7 +22,7 @@ from rmaplab.errors import RmaplabError
 from rmaplab.realkernel.conform.campaign import Campaign, conform
 from rmaplab.realkernel.conform.failing import failing_programs
 from rmaplab.realkernel.guest.cache import KERNELS, OPTIONAL, find
-from rmaplab.realkernel.guests import HOST, can_fail, lacking, open_guest, series_of
+from rmaplab.realkernel.guests import HOST, can_fail, open_guest, series_of
 from rmaplab.report.text import table
 from rmaplab.series import find as find_series
 
@@ -37,7 +36,7 @@ HEADS = ["kernel", "series", "programs", "calls", "failing", "graphs", "mismatch
 
 def held(name: str, jobs: Iterable[int | Program], total: int, workers: int) -> tuple[Conformance, float]:
     """Run programs on a kernel; the tally and the seconds."""
-    campaign = Campaign(series_of(name), partial(open_guest, name), lacking(name), can_fail(name))
+    campaign = Campaign.on(name)
     began = time.monotonic()
     with tqdm(desc=name, total=total, unit="program", disable=None) as progress:
         result = conform(

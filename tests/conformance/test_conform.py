@@ -5,9 +5,9 @@ RMAPLAB_CONFORM_PROGRAMS=N tries more than a few random programs on each;
 RMAPLAB_LIVE=1 allows the BPF programs that read the running kernel.
 """
 
+import dataclasses
 import json
 import os
-from functools import partial
 from itertools import islice
 
 import pytest
@@ -19,7 +19,7 @@ from rmaplab.realkernel.conform.failing import failing_programs
 from rmaplab.realkernel.conform.given import program_of
 from rmaplab.realkernel.conform.run import Pair
 from rmaplab.realkernel.guest.cache import KERNELS, find, missing
-from rmaplab.realkernel.guests import HOST, can_fail, lacking, open_guest, series_of
+from rmaplab.realkernel.guests import HOST, can_fail, open_guest, series_of
 from rmaplab.scenario import Fail, parse
 from rmaplab.series import find as find_series
 
@@ -50,12 +50,9 @@ def _pair(request):
 
 def campaign(name, programs, series=None, failing=None):
     needs(name)
-    what = Campaign(
-        series or series_of(name),
-        partial(open_guest, name),
-        lacking(name),
-        can_fail(name) if failing is None else failing,
-    )
+    what = Campaign.on(name, series)
+    if failing is not None:
+        what = dataclasses.replace(what, failing=failing)
     return conform(what, range(programs), workers=2 if programs > 20 else 1)
 
 

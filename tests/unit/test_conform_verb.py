@@ -8,8 +8,8 @@ from conform_guests import FAMILY, HUGE, TwinGuest
 from jsonschema import Draft202012Validator
 
 from rmaplab import schema
-from rmaplab.cli import conform as verb
 from rmaplab.cli.main import main
+from rmaplab.realkernel.conform import campaign
 from rmaplab.realkernel.conform.compare import MASKED
 from rmaplab.realkernel.conform.given import program_of
 from rmaplab.scenario import parse
@@ -18,10 +18,10 @@ from rmaplab.scenario import parse
 @pytest.fixture(name="call")
 def _call(monkeypatch, capsys):
     """`rmaplab conform` whose guests are models of v6.18."""
-    monkeypatch.setattr(verb, "open_guest", lambda name: TwinGuest("v6.18"))
-    monkeypatch.setattr(verb, "series_of", lambda name: "v6.18")
-    monkeypatch.setattr(verb, "lacking", lambda name: HUGE)
-    monkeypatch.setattr(verb, "can_fail", lambda name: True)
+    monkeypatch.setattr(campaign, "open_guest", lambda name: TwinGuest("v6.18"))
+    monkeypatch.setattr(campaign, "series_of", lambda name: "v6.18")
+    monkeypatch.setattr(campaign, "lacking", lambda name: HUGE)
+    monkeypatch.setattr(campaign, "can_fail", lambda name: True)
 
     def call(*args):
         code = main(["conform", "-q", *map(str, args)])

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, TypeVar
 
 from rmaplab.check.monitor import Monitor, monitored
 from rmaplab.errors import InputError
-from rmaplab.gcpause import paused_gc
 from rmaplab.kernel import Area
 from rmaplab.kernel.flags import PAGE_SHIFT, parse_flags
 from rmaplab.kernel.folio import all_pages, linear_page_index
@@ -59,8 +58,7 @@ def rebuild(snapshot: Snapshot, series: type[Kernel]) -> Monitor:
     names that no snapshot has.
     """
     watched = series if issubclass(series, Monitor) else monitored(series)
-    with paused_gc():
-        return _Builder(snapshot, watched()).build()
+    return _Builder(snapshot, watched()).build()
 
 
 def ages(snapshot: Snapshot) -> list[str]:

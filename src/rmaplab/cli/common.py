@@ -68,10 +68,15 @@ def emit(args: argparse.Namespace, kind: str, document: dict[str, Any], text: Ca
     if args.output is None or args.output == "-":
         sys.stdout.write(rendered)
         return
+    write_file(args.output, rendered)
+
+
+def write_file(path: str, text: str, remedy: str = "") -> None:
+    """Write a file that was asked for; :class:`InputError` with the remedy if that cannot be."""
     try:
-        Path(args.output).write_text(rendered, encoding="utf-8")
+        Path(path).write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{args.output}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be written: {error.strerror}{remedy}") from error
 
 
 def note(args: argparse.Namespace, message: str) -> None:

@@ -10,7 +10,6 @@ if model and kernel part, with the shortest program that parts them.
 from __future__ import annotations
 
 import time
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ from rmaplab.cli.common import add_output, bar, emit, jobs_default, note, positi
 from rmaplab.errors import UsageError
 from rmaplab.realkernel.conform.campaign import Campaign, conform
 from rmaplab.realkernel.conform.given import program_of
-from rmaplab.realkernel.guests import can_fail, lacking, open_guest, series_of
 from rmaplab.report.conformance import conformance_document, conformance_text
 from rmaplab.scenario import load
 from rmaplab.series import find
@@ -57,9 +55,9 @@ def run(args: argparse.Namespace) -> int:
     if args.scenario and (args.programs or args.time is not None):
         raise UsageError("give scenarios, or how many random programs, not both")
     kernel = "host" if args.host else args.kernel
-    series = find(args.series or series_of(kernel))
+    campaign = Campaign.on(kernel, args.series)
+    find(campaign.series)  # so that an error in it is told before guests are started
     given = [program_of(load(path)) for path in args.scenario]
-    campaign = Campaign(args.series or series.name, partial(open_guest, kernel), lacking(kernel), can_fail(kernel))
     programs = None if args.time is not None and args.programs is None else args.programs or PROGRAMS
     seeds = range(args.seed, args.seed + programs) if programs else count(args.seed)
     workers = 1 if given else min(args.jobs, programs or args.jobs)

@@ -19,7 +19,7 @@ from rmaplab.check.explore import explore
 from rmaplab.check.histories import Bounds
 from rmaplab.cli.catalogue import data_files, shipped_traces
 from rmaplab.cli.claims import fork_drawings, surprises, verdicts
-from rmaplab.cli.common import add_output, advance, bar, emit, jobs_default, note, positive
+from rmaplab.cli.common import add_output, advance, bar, emit, jobs_default, note, positive, write_file
 from rmaplab.errors import InputError, RmaplabError
 from rmaplab.report.demo import Demo, Trace, demo_document, demo_text
 from rmaplab.report.html import demo_page
@@ -71,10 +71,7 @@ def run(args: argparse.Namespace) -> int:
         demo.interrupted = True
     emit(args, "demo", demo_document(demo), lambda: demo_text(demo))
     sys.stdout.flush()
-    try:
-        Path(args.html).write_text(demo_page(demo), encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{args.html}: cannot be written: {error.strerror}; name another with --html") from error
+    write_file(args.html, demo_page(demo), "; name another with --html")
     note(args, f"the same as a page: {args.html}")
     if demo.interrupted:
         return 130

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmaplab.cli.common import add_output, emit
 from rmaplab.errors import RmaplabError
+from rmaplab.realkernel.bpf import BTF
 from rmaplab.realkernel.guest.cache import KERNELS, find, missing
 from rmaplab.realkernel.hostseries import host_series
 from rmaplab.realkernel.slabinfo import source
@@ -91,10 +92,11 @@ def _examine() -> Iterator[Finding]:
         "run as root",
     )
     yield _bpf()
+    drgn = importlib.util.find_spec("drgn") is not None
     yield Finding(
         "drgn",
-        importlib.util.find_spec("drgn") is not None,
-        "importable" if importlib.util.find_spec("drgn") is not None else "not installed",
+        drgn,
+        "importable" if drgn else "not installed",
         "inspect --core, --qmp, --um, --kcore",
         "pip install 'rmaplab[kernel]'",
     )
@@ -108,7 +110,7 @@ def _examine() -> Iterator[Finding]:
 def _bpf() -> Finding:
     """Nothing is loaded to find out."""
     lacking = []
-    if not Path("/sys/kernel/btf/vmlinux").exists():
+    if not BTF.exists():
         lacking.append("no BTF (CONFIG_DEBUG_INFO_BTF)")
     if platform.machine() != "x86_64":
         lacking.append(f"{platform.machine()} instead of x86-64")

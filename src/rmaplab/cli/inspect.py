@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.validate import validate
-from rmaplab.cli.common import add_output, emit, note, positive, standard_input
+from rmaplab.cli.common import add_output, emit, note, positive, standard_input, write_file
 from rmaplab.errors import InputError, UsageError
 from rmaplab.gcpause import paused_gc
 from rmaplab.realkernel.guests import series_of_release
@@ -82,19 +82,14 @@ def run(args: argparse.Namespace) -> int:
     if args.snapshot:
         inspection = _of_document(args)
         if args.validate:
-            verdict = validate(
-                inspection.snapshot,
-                find(inspection.series),
-                partial=inspection.partial or bool(inspection.incomplete),
-            )
-            inspection = dataclasses.replace(inspection, verdict=verdict)
+            inspection = dataclasses.replace(inspection, verdict=_verdict(inspection))
     else:
         with closing(_target(args)) as target:
             inspection = _read(args, target)
             if args.validate:
                 inspection = _judged(args, target, inspection)
     if args.html:
-        _write(args.html, graph_page(inspection, args.top))
+        write_file(args.html, graph_page(inspection, args.top))
         note(args, f"the graph is in {args.html}")
     found = None if args.addr is None else place_text(inspection, args.addr)
     emit(
@@ -132,27 +127,26 @@ def _read(args: argparse.Namespace, target: Target) -> Inspection:
     if missing := set(args.pid or ()) - {task.pid for task in graph.tasks}:
         raise InputError(f"no process {', '.join(map(str, sorted(missing)))} with an address space runs there")
     series = args.series or series_of_release(target.release)
-    pids = {f"{task.comm}:{task.pid}": task.pid for task in graph.tasks}
     return Inspection(
         kernel=target.release,
         series=series,
         snapshot=snapshot,
         incomplete=tuple(graph.remarks),
         addresses=graph.addresses,
-        pids=pids,
         partial=args.pid is not None,
         sizes=(target.layout.size("anon_vma"), target.layout.size("anon_vma_chain")),
     )
 
 
+def _verdict(inspection: Inspection) -> Verdict:
+    return validate(
+        inspection.snapshot, find(inspection.series), partial=inspection.partial or bool(inspection.incomplete)
+    )
+
+
 def _judged(args: argparse.Namespace, target: Target, inspection: Inspection) -> Inspection:
     """With the verdict; what goes on while it is read is read again if something seems wrong."""
-
-    def judge(one: Inspection) -> Verdict:
-        snapshot = one.snapshot if not args.no_pages else dataclasses.replace(one.snapshot, folios=(), swap=())
-        return validate(snapshot, find(one.series), partial=bool(args.pid or one.incomplete))
-
-    verdict = judge(inspection)
+    verdict = _verdict(inspection)
     goes_on = args.live or args.kcore or args.qmp or args.um
     if not goes_on or not verdict.violations:
         return dataclasses.replace(inspection, verdict=verdict)
@@ -161,7 +155,7 @@ def _judged(args: argparse.Namespace, target: Target, inspection: Inspection) ->
     for _ in range(_READINGS):
         again = _read(args, target)
         steady.hold_against(again)
-        lasting = {again.placed(report) for report in judge(again).violations}
+        lasting = {again.placed(report) for report in _verdict(again).violations}
         kept = tuple(one for one in kept if inspection.placed(one) in lasting and steady.knows(one))
         if not kept:
             break
@@ -204,10 +198,3 @@ def _sizes(document: dict[str, Any]) -> tuple[int, int]:
         case (int() as anon_vma, int() as link):
             return anon_vma, link
     return USUAL_SIZES
-
-
-def _write(path: str, page: str) -> None:
-    try:
-        Path(path).write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written: {error.strerror}") from error

@@ -135,15 +135,22 @@ class Layout:
     def of_file(cls, path: Path) -> Self:
         """From a file that :meth:`save` wrote; :class:`InputError`."""
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            return cls(document["sizes"], document["offsets"], document["enums"])
+            return cls.of_dict(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path}: not a layout of kernel types: {error}") from error
 
+    @classmethod
+    def of_dict(cls, document: dict[str, Any]) -> Self:
+        """From what :meth:`as_dict` made; more keys do not matter, :class:`KeyError` for one that lacks."""
+        return cls(document["sizes"], document["offsets"], document["enums"])
+
+    def as_dict(self) -> dict[str, Any]:
+        """The offsets and sizes, ready for JSON."""
+        return {"sizes": self.sizes, "offsets": self.offsets, "enums": self.enums}
+
     def save(self, path: Path, **about: str) -> None:
         """Write it as JSON, with where it is from."""
-        document = {**about, "sizes": self.sizes, "offsets": self.offsets, "enums": self.enums}
-        path.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        path.write_text(json.dumps({**about, **self.as_dict()}, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
     def has(self, member: str) -> bool:
         """Whether this kernel has it, such as ``anon_vma.degree``."""

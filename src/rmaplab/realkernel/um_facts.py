@@ -61,15 +61,14 @@ class UmFacts:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document["asked"] != ASKED:
                 return None
-            layout = Layout(document["sizes"], document["offsets"], document["enums"])
-            return cls(layout, document["symbols"], document["levels"], document["release"])
+            return cls(Layout.of_dict(document), document["symbols"], document["levels"], document["release"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def save(self, path: Path) -> None:
         """Keep it beside the kernel."""
-        document = {"sizes": self.layout.sizes, "offsets": self.layout.offsets, "enums": self.layout.enums}
-        document |= {"symbols": self.symbols, "levels": self.levels, "release": self.release, "asked": ASKED}  # type: ignore[dict-item]
+        about = {"symbols": self.symbols, "levels": self.levels, "release": self.release, "asked": ASKED}
+        document = {**self.layout.as_dict(), **about}
         write_whole(path, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
     def target(self, memory: Memory, release: str) -> Target:

@@ -71,16 +71,14 @@ class X86Facts:
             known = document["image"], document["asked"], set(document["symbols"])
             if known != (_mark(kernel), ASKED, set(SYMBOLS)):
                 return None
-            return cls(Layout(document["sizes"], document["offsets"], document["enums"]), document["symbols"])
+            return cls(Layout.of_dict(document), document["symbols"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def save(self, kernel: Kernel) -> None:
         """Keep it beside the kernel."""
-        document = {
-            **{"sizes": self.layout.sizes, "offsets": self.layout.offsets, "enums": self.layout.enums},
-            **{"symbols": self.symbols, "image": _mark(kernel), "asked": ASKED},
-        }
+        about = {"symbols": self.symbols, "image": _mark(kernel), "asked": ASKED}
+        document = {**self.layout.as_dict(), **about}
         write_whole(kernel.facts, (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
 
     def target(self, memory: Memory, release: str) -> Target:

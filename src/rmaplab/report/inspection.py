@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from rmaplab.kernel.events import Report
     from rmaplab.snapshot import AnonVmaView, Snapshot, VmaView
 
-__all__ = ["USUAL_SIZES", "Inspection", "Overview", "inspection_document", "inspection_text", "overview"]
+__all__ = ["NAME", "USUAL_SIZES", "Inspection", "Overview", "inspection_document", "inspection_text", "overview"]
 
 _PAGE = 12
+NAME = re.compile(r"\b[a-z]+\d+\b")
+"""What names an object of a snapshot, such as ``av3``."""
 USUAL_SIZES = 104, 64
 """Bytes of an anon_vma and of an AVC on x86-64 without debugging."""
 
@@ -85,9 +87,8 @@ class Inspection:
     """A snapshot of a real kernel.
 
     ``incomplete`` says what is not in it, ``addresses`` where in the kernel
-    its objects are, by their names, ``pids`` the ids of its processes;
-    ``partial``: only some were asked for; ``sizes``: bytes of an anon_vma and
-    of an AVC.
+    its objects are, by their names; ``partial``: only some processes were asked
+    for; ``sizes``: bytes of an anon_vma and of an AVC.
     """
 
     kernel: str
@@ -96,7 +97,6 @@ class Inspection:
     incomplete: tuple[str, ...] = ()
     addresses: Mapping[str, int] = field(default_factory=dict)
     verdict: Verdict | None = None
-    pids: Mapping[str, int] = field(default_factory=dict)
     partial: bool = False
     sizes: tuple[int, int] = USUAL_SIZES
 
@@ -115,10 +115,8 @@ class Inspection:
 
     def placed(self, report: Report) -> str:
         """A violation with addresses in place of names, so that it is the same in another reading."""
-        named = re.sub(
-            r"\b[a-z]+\d+\b",
-            lambda name: f"{self.addresses[name[0]]:#x}" if name[0] in self.addresses else "",
-            report.detail,
+        named = NAME.sub(
+            lambda name: f"{self.addresses[name[0]]:#x}" if name[0] in self.addresses else "", report.detail
         )
         return f"{report.id} {named}"
 

@@ -8,9 +8,10 @@ the other, so what was seen of it was there at one time.
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from typing import TYPE_CHECKING
+
+from rmaplab.report.inspection import NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -40,9 +41,7 @@ class Steady:
 
     def knows(self, report: Report) -> bool:
         """Whether all trees that a violation of the first reading is about stood still; of none: whether all did."""
-        roots = {
-            root for name in re.findall(r"\b[a-z]+\d+\b", report.detail) for root in self.first.roots.get(name, ())
-        }
+        roots = {root for name in NAME.findall(report.detail) for root in self.first.roots.get(name, ())}
         return roots <= self.states.keys() if roots else not self.moved
 
 

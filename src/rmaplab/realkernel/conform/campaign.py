@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from multiprocessing import get_context, util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rmaplab.errors import RmaplabError
 from rmaplab.realkernel.conform.programs import drawing
 from rmaplab.realkernel.conform.run import Conformance, Pair, shrink
 from rmaplab.realkernel.guest.wire import GuestError
+from rmaplab.realkernel.guests import can_fail, lacking, open_guest, series_of
 from rmaplab.series import find
 
 if TYPE_CHECKING:
@@ -44,6 +45,14 @@ class Campaign:
     opener: Opener
     without: frozenset[str] = frozenset()
     failing: bool = False
+
+    @classmethod
+    def on(cls, kernel: str, series: str | None = None) -> Self:
+        """On a guest by its name, with all that its kernel can do; by default with the series that it follows.
+
+        :class:`rmaplab.errors.InputError` for a guest that is not there.
+        """
+        return cls(series or series_of(kernel), partial(open_guest, kernel), lacking(kernel), can_fail(kernel))
 
 
 class _Worker:
