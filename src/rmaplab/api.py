@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.explore import Exploration, explore
 from rmaplab.check.histories import Bounds
 from rmaplab.check.monitor import Monitor, monitored
 from rmaplab.check.run import RunResult
 from rmaplab.check.run import run as run_scenario
+from rmaplab.check.stages import explore_stages
 from rmaplab.scenario import Scenario, parse
 from rmaplab.series import DEFAULT, find
 from rmaplab.workload.replay import ReplayResult
@@ -35,8 +36,13 @@ def run(scenario: Scenario | str, series: str = DEFAULT) -> RunResult:
     return run_scenario(parse(scenario) if isinstance(scenario, str) else scenario, find(series))
 
 
-def check(series: str = DEFAULT, start: Scenario | None = None, *, jobs: int = 1, **bounds: int) -> Exploration:
-    """Explore all histories within bounds (fields of :class:`~rmaplab.check.histories.Bounds`) up to a violation."""
+def check(series: str = DEFAULT, start: Scenario | None = None, *, jobs: int = 1, **bounds: Any) -> Exploration:  # noqa: ANN401 (fields of Bounds)
+    """Explore all histories within bounds (fields of :class:`~rmaplab.check.histories.Bounds`) up to a violation.
+
+    Without bounds and start, the stages of :mod:`rmaplab.check.stages`.
+    """
+    if start is None and not bounds:
+        return explore_stages(series, jobs=jobs)
     return explore(series, Bounds(**bounds), start, jobs=jobs)
 
 

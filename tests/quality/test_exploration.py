@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from explored import BOUNDS, every_series_explored, violated
 
-from rmaplab.check.explore import explore
+from rmaplab.check.explore import Limits, explore
 
 
 @pytest.fixture(scope="module", name="explored")
@@ -71,7 +71,7 @@ def test_more_calls_reach_more_states_and_the_fewer_ones_are_among_them(explored
 
 
 def test_giving_up_is_no_verdict_and_says_why():
-    result = explore("v7.0", BOUNDS, max_states=50)
+    result = explore("v7.0", BOUNDS, limits=Limits(states=50))
     assert result.verdict == "no-verdict"
     assert "50 states" in result.reason
 

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import errno
+import sys
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.check.invariants import violations
@@ -36,6 +39,7 @@ from rmaplab.scenario import (
     Walk,
     Write,
 )
+from rmaplab.series import is_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,7 +90,7 @@ def execute(kernel: Monitor, call: Call | Walk | Ksmd, plan: Plan = NO_PLAN, *, 
     except Exception as error:
         if not kernel.foreign:
             raise
-        crash = _crash(kernel, f"{type(error).__name__}: {error}")
+        crash = _crash(kernel, f"{type(error).__name__}: {error}{_place(error, type(kernel))}")
     kernel.slab.disarm()
     if crash is not None:
         return Outcome(name, None, [crash])
@@ -102,6 +106,15 @@ def _make(kernel: Monitor, call: Call | Walk | Ksmd) -> list[Visit] | None:
     if process is None:
         raise OSError(errno.ESRCH, f"{call.process} does not run")
     return _CALLS[type(call)](process, call)
+
+
+def _place(error: Exception, design: type[Monitor]) -> str:
+    """Where in a design's own file an exception came from."""
+    foreign = {
+        getattr(sys.modules.get(base.__module__), "__file__", None) for base in design.__mro__ if is_foreign(base)
+    }
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename in foreign]
+    return f" ({Path(own[-1].filename).name}:{own[-1].lineno}, in {own[-1].name})" if own else ""
 
 
 def _crash(kernel: Monitor, detail: str) -> Report:

@@ -8,31 +8,38 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from rmaplab.check.execute import NO_PLAN, Plan, execute
-from rmaplab.check.histories import calls
+from rmaplab.check.execute import Plan, execute
+from rmaplab.check.histories import Bounds, calls
 from rmaplab.check.invariants import violations
+from rmaplab.check.memory import resident
 from rmaplab.check.monitor import HALF_BUILT, monitored
+from rmaplab.check.path import Path
 from rmaplab.check.state import fingerprint
-from rmaplab.kernel.checkpoint import drop_state
+from rmaplab.check.steps import Step
 from rmaplab.scenario import Call, Fail, Fork, Ksmd, Par, Scenario
 from rmaplab.series import find
 
 if TYPE_CHECKING:
-    from rmaplab.check.histories import Bounds
-    from rmaplab.check.monitor import Monitor
     from rmaplab.kernel.events import Report
+    from rmaplab.scenario.generator import Drawn
 
-    History = tuple[list["Step"], int, int]
+    History = tuple[list[Step], int, int]
     """Steps, allocations that failed in them, and the number of the next child."""
 
-__all__ = ["Expander", "Expansion", "Step"]
+__all__ = ["Expander", "Expansion", "Question"]
 
 
-class Step(NamedTuple):
-    """One call of a history, with its failure plan."""
+class Question(NamedTuple):
+    """What is explored: all that a worker, on whatever machine, has to be told before it is given histories.
 
-    call: Call
-    plan: Plan = NO_PLAN
+    ``only`` are the invariants to judge by, beside crashes; empty for all.
+    """
+
+    series: str
+    bounds: Bounds
+    start: Scenario
+    only_fork_fails: bool = False
+    only: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -43,6 +50,7 @@ class Expansion:
     a process.  ``failures`` counts what injected failures did: points (one a
     failed allocation), forks that sent a half-built VMA to unlink_anon_vmas,
     AVCs left behind (leaked) and those of them whose VMA is freed (dangling).
+    ``worker`` is the process that did it and its memory in bytes.
     """
 
     transitions: int = 0
@@ -50,103 +58,101 @@ class Expansion:
     violations: list[tuple[int, Step, list[Report]]] = field(default_factory=list)
     reached: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
+    worker: tuple[int, int] = (0, 0)
 
 
 class Expander:
-    """Expands states given as histories, and remembers which states it has judged."""
+    """Expands states given as histories, and remembers which states it has judged.
 
-    def __init__(self, series: str, bounds: Bounds, start: Scenario, *, only_fork_fails: bool) -> None:
-        self.series = monitored(find(series))
+    There is one kernel, on a :class:`rmaplab.check.path.Path`; histories come
+    one beside the other, so most of the way is known.
+    """
+
+    def __init__(self, question: Question) -> None:
+        self.series = monitored(find(question.series))
         self.name = self.series.name
-        self.bounds = bounds
-        self.only_fork_fails = only_fork_fails
+        self.question = question
+        self.bounds = question.bounds
+        self.only_fork_fails = question.only_fork_fails
+        self.only = frozenset(question.only)
+        start = question.start
         kept = (statement for statement in start.statements if isinstance(statement, Call | Fail | Ksmd | Par))
         self.start = Scenario(tuple(kept), start.name)
-        self.start_violations: list[Report] = []
-        self.start_mark = fingerprint(self.begin(judge=True))
+        self.path = Path(self.series, self.start, tolerant=bool(self.only))
+        self.kernel = self.path.kernel
+        self.start_violations = [report for report in self.path.violations if self.counts(report)]
+        self.start_mark = fingerprint(self.kernel)
         self.created = 1 + max((int(name[1:]) for name in _names(start) if re.fullmatch(r"P\d+", name)), default=0)
-        self.seen: set[tuple[int, int]] = set()
+        self.seen: dict[int, int] = {}  # judged states: the fewest failures on a way there
+        self.steps: dict[Step, Step] = {}  # equal steps are one object, which is sent once
         self.result = Expansion()
 
-    def begin(self, *, judge: bool = False) -> Monitor:
-        """The state that the exploration starts from; ``judge`` notes what the way there violates."""
-        kernel = self.series()
-        kernel.spawn("P0")
-        plan = NO_PLAN
-        for statement in self.start.statements:
-            if isinstance(statement, Fail):
-                plan = Plan(statement.n, statement.nowait, statement.kind)
-                continue
-            for call in statement.calls if isinstance(statement, Par) else (statement,):
-                assert isinstance(call, Call | Ksmd)
-                outcome = execute(kernel, call, NO_PLAN if isinstance(call, Ksmd) else plan, check=judge)
-                if judge and outcome.violations:
-                    self.start_violations += outcome.violations
-                    return kernel
-                plan = plan if isinstance(call, Ksmd) else NO_PLAN
-        return kernel
+    def counts(self, report: Report) -> bool:
+        """Whether a violation is one of those looked for."""
+        return not self.only or report.id in self.only or report.id == "AV-045"
 
     def expand(self, histories: list[History]) -> Expansion:
         """Make every call from the end of each history."""
         self.result = Expansion()
+        kernel = self.kernel
         for at, (steps, failures, created) in enumerate(histories):
-            base = self.begin()
-            for call, plan in steps:
-                execute(base, call, plan, check=False)
-            base.reached = self.result.reached
-            for call in calls(base, self.bounds, created):
-                self.try_call(at, base, call, failures)
-            drop_state(base)
+            self.path.go(steps)
+            kernel.reached = self.result.reached
+            for call in list(calls(kernel, self.bounds, created)):
+                self.try_call(at, call, failures)
+        self.result.worker = resident()
         return self.result
 
-    def try_call(self, at: int, base: Monitor, call: Call, failures: int) -> None:
-        """Make a call, then again with each of its allocations failing."""
-        kernel = base.copy()
-        self.take(at, kernel, Step(call), failures)
-        allocations = kernel.slab.count
-        drop_state(kernel)
+    def try_call(self, at: int, call: Drawn, failures: int) -> None:
+        """Make a call, then again with each of its allocations failing; the kernel is left as it was."""
+        slab = self.kernel.slab
+        self.take(at, Step(call), failures)
+        allocations = slab.count
+        self.path.back()
         if failures >= self.bounds.fail_alloc or (self.only_fork_fails and not isinstance(call, Fork)):
             return
         for n in range(1, allocations + 1):
-            if self.try_failing(at, base, Step(call, Plan(n)), failures + 1):
-                nowait = base.copy()
-                self.take(at, nowait, Step(call, Plan(n, nowait=True)), failures + 1)
-                drop_state(nowait)
+            if self.try_failing(at, Step(call, Plan(n)), failures + 1):
+                self.take(at, Step(call, Plan(n, nowait=True)), failures + 1)
+                self.path.back()
 
-    def try_failing(self, at: int, base: Monitor, step: Step, failures: int) -> bool:
+    def try_failing(self, at: int, step: Step, failures: int) -> bool:
         """Make a call that fails to allocate; whether a GFP_NOWAIT attempt came first, which may fail alone, too."""
-        half_built = base.reached[HALF_BUILT]
-        broken = base.copy()
-        self.take(at, broken, step, failures)
-        counts = self.result.failures
+        kernel, reached, counts = self.kernel, self.result.reached, self.result.failures
+        half_built = reached[HALF_BUILT]
+        links = len(kernel.live_anon_vma_chains)
+        self.take(at, step, failures)
         counts["points"] += 1
-        counts["half-built"] += base.reached[HALF_BUILT] > half_built
+        counts["half-built"] += reached[HALF_BUILT] > half_built
         if isinstance(step.call, Fork):
-            live = broken.live_anon_vma_chains
-            counts["leaked"] += len(live) - len(base.live_anon_vma_chains)
+            live = kernel.live_anon_vma_chains
+            counts["leaked"] += len(live) - links
             counts["dangling"] += sum(avc.vma.freed for avc in live.values())
-        nowait_first = broken.slab.failed > 1
-        drop_state(broken)
+        nowait_first = kernel.slab.failed > 1
+        self.path.back()
         return nowait_first
 
-    def take(self, at: int, kernel: Monitor, step: Step, failures: int) -> None:
+    def take(self, at: int, step: Step, failures: int) -> None:
         """Make one transition, and judge the state it leads to unless that was done before."""
-        result = self.result
+        kernel, result, seen = self.kernel, self.result, self.seen
         result.transitions += 1
         outcome = execute(kernel, step.call, step.plan, check=False)
         found = outcome.violations
         crashed = bool(found) and found[0].id == "AV-045"
         mark = 0 if crashed else fingerprint(kernel)
-        if not found and (mark, failures) in self.seen:
+        known = seen.get(mark)
+        if not found and known is not None and known <= failures:
             return
-        if not crashed:
+        if not crashed and (found or known is None):
             found = [*found, *violations(kernel)]
+        if self.only:
+            found = [report for report in found if self.counts(report)]
         if found:
             result.violations.append((at, step, found))
             return
-        self.seen.add((mark, failures))
+        seen[mark] = failures
         forked = isinstance(step.call, Fork) and outcome.errno is None
-        result.successors.append((at, step, failures, mark, forked))
+        result.successors.append((at, self.steps.setdefault(step, step), failures, mark, forked))
 
 
 def _names(scenario: Scenario) -> list[str]:

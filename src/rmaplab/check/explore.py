@@ -2,10 +2,10 @@
 """The explorer: all histories up to a bound, shortest first.
 
 Breadth first over states that differ by more than names.  A worker is given
-the histories of some states; it replays each, makes every call, then makes it
+the histories of some states; it goes to each, makes every call, then makes it
 again with each of its allocations failing, and returns the fingerprints of
 what came out.  Workers are asked in order, so results do not depend on their
-number.
+number, nor on where they run.
 """
 
 from __future__ import annotations
@@ -13,35 +13,30 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from functools import reduce
-from operator import xor
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from rmaplab.check.expand import Expander, Step
+from rmaplab.check.expand import Expander, Question
+from rmaplab.check.memory import resident
 from rmaplab.check.pool import workers
+from rmaplab.check.progress_file import load_search, save_search
+from rmaplab.check.states import States
+from rmaplab.check.steps import scenario_of
 from rmaplab.notebook import HtmlTable
 from rmaplab.scenario import Fail, Scenario, format_scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from rmaplab.check.expand import Expansion, History
     from rmaplab.check.histories import Bounds
+    from rmaplab.check.pool import Workers
+    from rmaplab.check.steps import Step
     from rmaplab.kernel.events import Report
-    from rmaplab.scenario import Statement
 
-__all__ = ["Exploration", "Finding", "Progress", "explore"]
+__all__ = ["Exploration", "Finding", "Limits", "Progress", "explore", "search"]
 
 CHUNK = 32  # histories per task: large enough to amortise the hand-over
-
-
-class Node(NamedTuple):
-    """A state as the way to it: the node before, the last step, what has failed so far, processes made so far."""
-
-    parent: int
-    step: Step | None
-    failures: int
-    created: int
+SAVE_EVERY = 60.0  # seconds between two saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,14 +54,40 @@ class Finding:
     count: int = 1
 
 
+class Expands(Protocol):
+    """What :func:`search` is led by: :class:`rmaplab.check.expand.Expander`, or one for two kernels."""
+
+    name: str
+    question: Question
+    start: Scenario
+    start_mark: int
+    start_violations: list[Report]
+    created: int
+
+    def expand(self, histories: list[History]) -> Expansion:
+        """Make every call from the end of each history."""
+
+
 class Progress(NamedTuple):
-    """Where an exploration stands: depth in calls, states of this depth done and in all, totals."""
+    """Where an exploration stands: depth in calls, states of this depth done and in all, totals.
+
+    ``left`` are the seconds that the rest of this depth will take, as far as can be told.
+    """
 
     depth: int
     done: int
     width: int
     states: int
     transitions: int
+    left: float = 0.0
+
+
+class Limits(NamedTuple):
+    """What an exploration may use up before it gives up: states, seconds, and bytes of all its processes together."""
+
+    states: int | None = None
+    seconds: float | None = None
+    memory: int | None = None
 
 
 @dataclass(slots=True)
@@ -76,6 +97,8 @@ class Exploration(HtmlTable):
     ``reached`` counts *sometimes* properties over all transitions,
     ``failures`` what injected failures did.  ``digest`` is the exclusive or
     of all states' fingerprints: equal for equal sets of states.
+    ``state_bytes`` is what one state takes in the explorer's tables.
+    A sum of explorations has them in ``parts``, each with the name of its ``stage``.
     """
 
     series: str
@@ -88,9 +111,32 @@ class Exploration(HtmlTable):
     digest: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    state_bytes: int = 0
     reached: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     findings: dict[str, Finding] = field(default_factory=dict)
+    stage: str = ""
+    parts: list[Exploration] = field(default_factory=list)
+
+    def add(self, part: Exploration) -> None:
+        """Add another exploration of the same series: its figures to the sum, its findings where they are new."""
+        self.parts.append(part)
+        self.bounds, self.depth = part.bounds, part.depth
+        self.states += part.states
+        self.transitions += part.transitions
+        self.digest ^= part.digest
+        self.seconds += part.seconds
+        self.interrupted |= part.interrupted
+        self.state_bytes = max(self.state_bytes, part.state_bytes)
+        self.reached += part.reached
+        self.failures += part.failures
+        for ident, finding in part.findings.items():
+            known = self.findings.get(ident)
+            if known is None or finding.length < known.length:
+                self.findings[ident] = finding
+        if part.verdict == "no-verdict":
+            self.reason = f"{part.reason} of {part.stage}" if part.stage else part.reason
+        self.verdict = "violated" if self.findings else "no-verdict" if self.reason else "holds"
 
 
 def explore(
@@ -101,85 +147,147 @@ def explore(
     jobs: int = 1,
     stop_at_first: bool = True,
     only_fork_fails: bool = False,
-    max_states: int | None = None,
-    max_seconds: float | None = None,
+    only: Sequence[str] = (),
+    limits: Limits | None = None,
+    workers: Workers = workers,
+    save: str | None = None,
+    resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Exploration:
     """Explore a series (a name, or a file that :func:`rmaplab.series.find` takes) from the end of ``start``.
 
     ``jobs`` worker processes; with ``stop_at_first`` the first violation ends
     it, else states that violate something are reported and not built upon.
-    Ctrl-C ends it too: the result says so and holds what was done.
+    With ``only``, ids of invariants, nothing else counts as a violation but a crash.
+    Ctrl-C ends it too: the result says so and holds what was done.  With
+    ``save``, a path, what is known is kept there now and then and where it
+    gave up, and ``resume`` goes on from that; :class:`rmaplab.errors.InputError`
+    if the file is not one of the same exploration.
     """
-    expander = Expander(series, bounds, start or Scenario(()), only_fork_fails=only_fork_fails)
+    expander = Expander(Question(series, bounds, start or Scenario(()), only_fork_fails, tuple(only)))
+    return search(
+        expander,
+        jobs=jobs,
+        stop_at_first=stop_at_first,
+        limits=limits,
+        workers=workers,
+        save=save,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def search(
+    expander: Expands,
+    *,
+    jobs: int = 1,
+    stop_at_first: bool = True,
+    limits: Limits | None = None,
+    workers: Workers = workers,
+    save: str | None = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Exploration:
+    """Breadth first by an expander, whatever it looks for; see :func:`explore`."""
+    question, bounds = expander.question, expander.question.bounds
     search = _Search(Exploration(expander.name, bounds), expander)
-    began = time.perf_counter()
+    result, limits = search.result, limits or Limits()
+    if expander.start_violations:
+        search.record_start(expander.start_violations)
+        return search.end()
+    if resume and save is not None:
+        load_search(save, question, search)
     try:
-        if expander.start_violations:
-            search.record_start(expander.start_violations)
-            return search.result
         with workers(expander, jobs) as expand:
-            for depth in range(bounds.calls):
-                if not search.frontier:
-                    break
-                search.result.depth = depth + 1
-                for width, done in search.level(expand):
-                    result = search.result
+            saved = time.perf_counter()
+            while search.frontier and result.depth <= bounds.calls:
+                for _ in search.level(expand, bounds.calls):
                     if progress is not None:
-                        progress(Progress(depth + 1, done, width, len(search.visited), result.transitions))
+                        progress(search.progress())
                     if result.findings and stop_at_first:
-                        return result
-                    if max_states is not None and len(search.visited) > max_states:
-                        return search.gave_up(f"more than {max_states} states at depth {depth + 1}")
-                    if max_seconds is not None and time.perf_counter() - began > max_seconds:
-                        return search.gave_up(f"{max_seconds:g} s ran out at depth {depth + 1}")
+                        return search.end()
+                    reason = search.exceeded(limits)
+                    if reason:
+                        return search.gave_up(reason)
+                    if save is not None and time.perf_counter() - saved > SAVE_EVERY:
+                        save_search(save, question, search)
+                        saved = time.perf_counter()
     except KeyboardInterrupt:
-        search.result.interrupted = True
-        return search.gave_up(f"interrupted at depth {search.result.depth}")
+        result.interrupted = True
+        return search.gave_up(f"interrupted at depth {result.depth}")
     finally:
-        search.result.states = len(search.visited)
-        search.result.digest = reduce(xor, search.visited) & 0xFFFF_FFFF_FFFF_FFFF
-        search.result.seconds = time.perf_counter() - began
-        if search.result.findings:
-            search.result.verdict = "violated"
-    return search.result
+        if save is not None and not (result.findings and stop_at_first):
+            save_search(save, question, search)
+    return search.end()
 
 
 class _Search:
-    """What the search knows: visited states with the fewest failures on a way there, and the frontier."""
+    """What the search knows: the states, those to expand now, and those that the next level begins with."""
 
-    def __init__(self, result: Exploration, expander: Expander) -> None:
+    def __init__(self, result: Exploration, expander: Expands) -> None:
         self.result = result
         self.start = expander.start
-        self.visited: dict[int, int] = {expander.start_mark: 0}
-        self.nodes = [Node(0, None, 0, expander.created)]
+        self.states = States(expander.start_mark, expander.created)
         self.frontier = [0]
+        self.done = 0  # of the frontier
+        self.next: list[int] = []
+        self.began = self.level_began = time.perf_counter()
+        self.level_done = 0
+        self.memory: dict[int, int] = {}
+
+    def progress(self) -> Progress:
+        """For whoever watches."""
+        since = time.perf_counter() - self.level_began
+        left = since * (len(self.frontier) - self.done) / (self.done - self.level_done or 1)
+        states, transitions = len(self.states), self.result.transitions
+        return Progress(self.result.depth, self.done, len(self.frontier), states, transitions, left)
+
+    def end(self) -> Exploration:
+        """The result, with all its figures."""
+        result = self.result
+        result.states, result.digest = len(self.states), self.states.digest()
+        result.state_bytes = self.states.bytes_each()
+        result.seconds += time.perf_counter() - self.began
+        if result.findings:
+            result.verdict = "violated"
+        return result
 
     def gave_up(self, reason: str) -> Exploration:
         """Say that there is no verdict, and why."""
         self.result.verdict, self.result.reason = "no-verdict", reason
-        return self.result
+        return self.end()
 
-    def level(self, expand: Callable[[Iterator[list[History]]], Iterator[Expansion]]) -> Iterator[tuple[int, int]]:
-        """Expand the frontier, chunk by chunk; the next frontier stands when the iterator is exhausted."""
-        frontier, self.frontier = self.frontier, []
-        chunks = [frontier[at : at + CHUNK] for at in range(0, len(frontier), CHUNK)]
-        tasks = ([self.history(index) for index in chunk] for chunk in chunks)
-        done = 0
+    def exceeded(self, limits: Limits) -> str:
+        """Which limit is exceeded, if any."""
+        result = self.result
+        if limits.states is not None and len(self.states) > limits.states:
+            return f"more than {limits.states} states at depth {result.depth}"
+        if limits.seconds is not None and time.perf_counter() - self.began > limits.seconds:
+            return f"{limits.seconds:g} s ran out at depth {result.depth}"
+        if limits.memory is not None:
+            own, size = resident()
+            used = sum(size for worker, size in self.memory.items() if worker != own) + size
+            if used > limits.memory:
+                return f"more than {limits.memory >> 20} MiB of memory at depth {result.depth}"
+        return ""
+
+    def level(self, expand: Callable[[Iterable[list[History]]], Iterator[Expansion]], calls: int) -> Iterator[None]:
+        """Expand what is left of the frontier, chunk by chunk; then the next one takes its place."""
+        result = self.result
+        if result.depth == 0 or self.done == len(self.frontier):
+            if result.depth:
+                self.frontier, self.next, self.done = self.next, [], 0
+            if not self.frontier or result.depth == calls:
+                self.frontier = []
+                return
+            result.depth += 1
+        self.level_began, self.level_done = time.perf_counter(), self.done
+        chunks = [self.frontier[at : at + CHUNK] for at in range(self.done, len(self.frontier), CHUNK)]
+        tasks = ([self.states.history(index) for index in chunk] for chunk in chunks)
         for chunk, expansion in zip(chunks, expand(tasks), strict=True):
             self.merge(chunk, expansion)
-            done += len(chunk)
-            yield len(frontier), done
-
-    def history(self, index: int) -> History:
-        """The steps to a state, what has failed on the way, and the number of the next child."""
-        node = self.nodes[index]
-        failures, created = node.failures, node.created
-        steps = []
-        while node.step is not None:
-            steps.append(node.step)
-            node = self.nodes[node.parent]
-        return steps[::-1], failures, created
+            self.done += len(chunk)
+            yield
 
     def merge(self, chunk: Sequence[int], expansion: Expansion) -> None:
         """Take over what a worker found."""
@@ -187,14 +295,14 @@ class _Search:
         result.transitions += expansion.transitions
         result.reached.update(expansion.reached)
         result.failures.update(expansion.failures)
+        worker, size = expansion.worker
+        self.memory[worker] = size
         for at, step, reports in expansion.violations:
             self.record(chunk[at], step, reports)
         for at, step, failures, mark, forked in expansion.successors:
-            known = self.visited.get(mark)
-            if known is None or failures < known:
-                self.visited[mark] = failures
-                self.frontier.append(len(self.nodes))
-                self.nodes.append(Node(chunk[at], step, failures, self.nodes[chunk[at]].created + forked))
+            number = self.states.add(chunk[at], step, failures, mark, forked)
+            if number is not None:
+                self.next.append(number)
 
     def record(self, index: int, step: Step, reports: list[Report]) -> None:
         """Keep the first, hence shortest, history of each violated invariant."""
@@ -203,28 +311,21 @@ class _Search:
             if ident in findings:
                 findings[ident] = replace(findings[ident], count=findings[ident].count + 1)
             else:
-                steps = [*self.history(index)[0], step]
-                statements = [*self.start.statements, *_statements(steps)]
-                findings[ident] = _finding(ident, reports, statements, step.plan.n)
+                steps = [*self.states.history(index)[0], step]
+                scenario = scenario_of(steps, self.start.statements)
+                findings[ident] = _finding(ident, reports, scenario, step.plan.n)
 
     def record_start(self, reports: list[Report]) -> None:
         """Note that the scenario to start from violates something itself."""
         for ident in dict.fromkeys(report.id for report in reports):
-            self.result.findings[ident] = _finding(ident, reports, self.start.statements, 0)
+            self.result.findings[ident] = _finding(ident, reports, self.start, 0)
 
 
-def _finding(ident: str, reports: list[Report], statements: Sequence[Statement], failed: int) -> Finding:
+def _finding(ident: str, reports: list[Report], scenario: Scenario, failed: int) -> Finding:
     return Finding(
         id=ident,
         detail=next(report.detail for report in reports if report.id == ident),
-        scenario=format_scenario(Scenario(tuple(statements))),
-        length=sum(not isinstance(statement, Fail) for statement in statements),
+        scenario=format_scenario(scenario),
+        length=sum(not isinstance(statement, Fail) for statement in scenario.statements),
         failed_allocation=failed or None,
     )
-
-
-def _statements(steps: list[Step]) -> Iterator[Statement]:
-    for call, plan in steps:
-        if plan.n:
-            yield Fail(plan.n, plan.nowait)
-        yield call

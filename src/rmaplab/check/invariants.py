@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 
     from rmaplab.kernel import Kernel
 
-__all__ = ["INVARIANTS", "Invariant", "InvariantViolation", "violations"]
+__all__ = ["HARM", "INVARIANTS", "Invariant", "InvariantViolation", "violations"]
 
+
+HARM = ("AV-018", "AV-019", "AV-021", "AV-030")
+"""Those whose violation hurts at once: something freed is used, or a page is missed by a walk."""
 
 _RMAP = "mm/rmap.c"
 _VMA = "mm/vma.c"
@@ -40,7 +43,8 @@ def violations(kernel: Kernel) -> list[Report]:
         kernel.locks.forget()
     state = State(kernel)
     for ident, check in checks_for(series):
-        found += [Report(ident, detail) for detail in check(state)]
+        for detail in check(state):
+            found.append(Report(ident, detail))  # noqa: PERF401 (nearly always there is none)
     return found
 
 

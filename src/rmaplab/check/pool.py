@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Worker processes that expand states, or none."""
+"""Worker processes, or none."""
 
 from __future__ import annotations
 
@@ -7,62 +7,75 @@ import gc
 import signal
 from contextlib import contextmanager
 from multiprocessing import get_context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rmaplab.gcpause import paused_gc
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+    from contextlib import AbstractContextManager
     from multiprocessing.pool import Pool
 
-    from rmaplab.check.expand import Expander, Expansion, History
+    from rmaplab.check.expand import Expansion, History
+    from rmaplab.check.explore import Expands
 
-    Expand = Callable[[Iterator[list[History]]], Iterator[Expansion]]
+    Expand = Callable[[Iterable[list[History]]], Iterator[Expansion]]
+    Workers = Callable[[Expands, int], AbstractContextManager[Expand]]
 
-__all__ = ["workers"]
+T = TypeVar("T")
+R = TypeVar("R")
 
-_expander: Expander
+__all__ = ["tasks_in_processes", "workers"]
+
+_work: Callable[[Any], Any]
 
 
 @contextmanager
-def workers(expander: Expander, jobs: int) -> Iterator[Expand]:
+def workers(expander: Expands, jobs: int) -> Iterator[Expand]:
     """A function that expands lists of histories, in order, in ``jobs`` processes (1: this one)."""
-    pool = _pool(expander, jobs) if jobs > 1 else None
-    with paused_gc():  # states are full of cycles and short-lived: collected between chunks instead
+    with tasks_in_processes(expander.expand, jobs) as expand:
+        yield expand
+
+
+@contextmanager
+def tasks_in_processes(work: Callable[[T], R], jobs: int) -> Iterator[Callable[[Iterable[T]], Iterator[R]]]:
+    """A function that does ``work`` for each of some tasks, in order, in ``jobs`` processes (1: this one)."""
+    pool = _pool(work, jobs) if jobs > 1 else None
+    with paused_gc():  # states are full of cycles and short-lived: collected between tasks instead
         if pool is None:
-            yield lambda tasks: map(_collecting(expander.expand), tasks)
+            yield lambda tasks: map(_collecting(work), tasks)
         else:
             with pool:
-                yield lambda tasks: pool.imap(_expand, tasks)
+                yield lambda tasks: pool.imap(_do, tasks)
 
 
-def _pool(expander: Expander, jobs: int) -> Pool | None:
-    """Forked workers, which share the parent's expander; None where the system has no semaphores to offer."""
+def _pool(work: Callable[[T], R], jobs: int) -> Pool | None:
+    """Forked workers, which share what the parent has; None where the system has no semaphores to offer."""
     # Ctrl-C waits until the workers are there: in the middle of a fork it would be lost.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        return get_context("fork").Pool(jobs, _start_worker, (expander,))
+        return get_context("fork").Pool(jobs, _start_worker, (work,))
     except OSError:  # no usable /dev/shm
         return None
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(expander: Expander) -> None:
-    global _expander
+def _start_worker(work: Callable[[Any], Any]) -> None:
+    global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     gc.freeze()  # what the parent has made is not the worker's to collect
-    _expander = expander
+    _work = _collecting(work)
 
 
-def _expand(histories: list[History]) -> Expansion:
-    return _collecting(_expander.expand)(histories)
+def _do(task: object) -> Any:  # noqa: ANN401 (whatever the work is)
+    return _work(task)
 
 
-def _collecting(expand: Callable[[list[History]], Expansion]) -> Callable[[list[History]], Expansion]:
-    def expand_and_collect(histories: list[History]) -> Expansion:
-        expansion = expand(histories)
+def _collecting(work: Callable[[T], R]) -> Callable[[T], R]:
+    def work_and_collect(task: T) -> R:
+        done = work(task)
         gc.collect(1)
-        return expansion
+        return done
 
-    return expand_and_collect
+    return work_and_collect

@@ -1,34 +1,27 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Random histories over all operations, every allocation of every call failing once, every invariant checked.
 
-The explorer is exhaustive within bounds; this goes past them.  A history is
-drawn from its seed alone, so a finding is named by series and seed.
+A history is drawn from its seed alone, so a finding is named by series and
+seed; some run on machines with large folios, which no scenario can ask for.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from random import Random
 from typing import TYPE_CHECKING
 
-from rmaplab.check.execute import NO_PLAN, Plan, execute
 from rmaplab.check.monitor import monitored
-from rmaplab.kernel.checkpoint import drop_state
-from rmaplab.kernel.slab import KINDS
-from rmaplab.scenario import Fail, Scenario, format_scenario
+from rmaplab.check.random_history import Drawing, RandomHistory
+from rmaplab.check.steps import text_of
 from rmaplab.scenario.generator import Generator
-from rmaplab.scenario.statements import Ksmd
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rmaplab.check.execute import Outcome
-    from rmaplab.check.monitor import Monitor
+    from rmaplab.check.random_history import Played
     from rmaplab.kernel import Kernel
     from rmaplab.kernel.events import Report
-    from rmaplab.scenario import Statement
-    from rmaplab.scenario.generator import Drawn
 
 __all__ = ["Soak", "SoakFinding", "soak"]
 
@@ -73,77 +66,16 @@ class Soak:
 def soak(series: type[Kernel], seeds: Iterable[int], *, calls: int = CALLS) -> Soak:
     """One history of ``calls`` calls for each seed; a violation ends its history."""
     result = Soak(series.name)
-    watched = monitored(series)
+    player = RandomHistory(monitored(series), large=True, source=Generator, guided=False)
     for seed in seeds:
-        _History(watched, seed, result).run(calls)
+        result.add(_judged(series.name, seed, player.play(Drawing(str(seed)), calls)))
     return result
 
 
-class _History:
-    """One history under way."""
-
-    def __init__(self, series: type[Monitor], seed: int, result: Soak) -> None:
-        self.seed = seed
-        self.result = result
-        self.generator = Generator(Random(seed))
-        self.kernel = series()
-        self.kernel.reached = result.reached
-        self.kernel.spawn("P0")
-        self.generator.configure(self.kernel)
-        self.statements: list[Statement] = []
-
-    def run(self, calls: int) -> None:
-        result = self.result
-        result.histories += 1
-        for _ in range(calls):
-            if not self.kernel.processes or not self.step(self.generator.call(self.kernel)):
-                break
-        else:
-            self.end()
-        drop_state(self.kernel)
-
-    def step(self, call: Drawn) -> bool:
-        """Make a call on copies with each of its allocations failing, then for good; whether all held."""
-        before = self.kernel.copy()
-        outcome = self.make(self.kernel, call)
-        ok = self.judge(outcome, call)
-        counts = {**self.kernel.slab.counts, "rmap": self.kernel.slab.count}
-        for kind in KINDS:
-            for n in range(1, counts[kind] + 1):
-                ok = ok and self.fail(before, call, Plan(n, kind=kind))
-        drop_state(before)
-        self.statements.append(call)
-        self.result.calls[f"{'ksmd' if isinstance(call, Ksmd) else call.call} {outcome.errno or 'ok'}"] += 1
-        return ok
-
-    def fail(self, before: Monitor, call: Drawn, plan: Plan) -> bool:
-        """Make a call with one allocation failing, and again with its first, unwaiting attempt alone."""
-        kernel = before.copy()
-        ok = self.judge(self.make(kernel, call, plan), call, plan)
-        self.result.failures[plan.kind] += 1
-        retried = kernel.slab.failed > 1
-        drop_state(kernel)
-        if ok and retried and not plan.nowait:
-            return self.fail(before, call, plan._replace(nowait=True))
-        return ok
-
-    def make(self, kernel: Monitor, call: Drawn, plan: Plan = NO_PLAN) -> Outcome:
-        self.result.operations += 1
-        return execute(kernel, call, plan)
-
-    def judge(self, outcome: Outcome, call: Drawn, plan: Plan = NO_PLAN) -> bool:
-        """Note what a call violated."""
-        if not outcome.violations:
-            return True
-        fail = [Fail(plan.n, plan.nowait, plan.kind)] if plan.n else []
-        text = format_scenario(Scenario((*self.statements, *fail, call)))
-        self.result.findings.append(SoakFinding(self.seed, tuple(outcome.violations), text))
-        return False
-
-    def end(self) -> None:
-        """Every process exits, and nothing must be left."""
-        for call in self.generator.ending(self.kernel):
-            outcome = self.make(self.kernel, call)
-            self.statements.append(call)
-            if not self.judge(outcome, call):
-                break
+def _judged(series: str, seed: int, played: Played) -> Soak:
+    """What came of one history."""
+    findings = []
+    if played.found is not None:
+        reports, steps = played.found
+        findings.append(SoakFinding(seed, tuple(reports), text_of(steps)))
+    return Soak(series, 1, played.operations, played.calls, played.failures, played.reached, findings)

@@ -11,6 +11,7 @@ from rmaplab.kernel.pagetable import MigrationPte, Pte, SwapPte
 if TYPE_CHECKING:
     from rmaplab.kernel import Kernel, Process
     from rmaplab.kernel.objects import AnonVma, Folio, Mm, SwapSlot, Vma
+    from rmaplab.kernel.pagetable import Entry
 
 __all__ = ["State", "fingerprint", "graph"]
 
@@ -85,9 +86,7 @@ class _Encoder:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.pages = {
-            process.mm: list(process.mm.page_table) for process in kernel.processes.values()
-        }  # both passes need them in order
+        self.pages: dict[Mm, list[tuple[int, Entry]]] = {}  # both passes need them in order
         self.anon_vmas: dict[AnonVma, int] = {}
         self.vmas: dict[Vma, int] = {}
         self.folios: dict[Folio, int] = {}
@@ -96,6 +95,8 @@ class _Encoder:
 
     def encode(self) -> list[int]:
         processes = list(self.kernel.processes.values())
+        for process in processes:
+            self.pages[process.mm] = process.mm.page_table.entries()
         if len(processes) > 1:
             processes.sort(key=self.shape)
         mms: dict[Mm, int] = {}
@@ -105,7 +106,8 @@ class _Encoder:
             if mm not in mms:
                 mms[mm] = len(mms)
                 self.encode_mm(mm)
-        self.encode_swap_and_ksm(mms)
+        if self.slots or self.kernel.stable_tree:
+            self.encode_swap_and_ksm(mms)
         live = self.kernel.live_anon_vmas
         if len(live) != len(self.anon_vmas):  # leaked ones, or a pointer to a freed one
             for anon_vma in live.values():
@@ -118,7 +120,8 @@ class _Encoder:
         for folio in self.folios:
             mapping = -1 if folio.mapping is None else self.anon_vmas.get(folio.mapping, -2)
             self.out += (mapping, folio.index, folio.mapcount, folio.exclusive, folio.order, folio.pins)
-            self.out.append(-1 if folio.stable_node is None else crc32(folio.stable_node.content.encode()))
+            if folio.stable_node is not None:
+                self.out.append(crc32(folio.stable_node.content.encode()))
         return self.out
 
     def shape(self, process: Process) -> tuple[int, ...]:
@@ -126,9 +129,10 @@ class _Encoder:
         shape: list[int] = []
         for vma in process.mm.vmas:
             shape += (vma.vm_start, vma.vm_end, vma.vm_flags)
+            own = vma.anon_vma
             for avc in vma.anon_vma_chain:
                 av = avc.anon_vma
-                shape += (av.refcount, av.num_children, av.num_active_vmas, len(av.rb_root.keys), av is vma.anon_vma)
+                shape += (av.refcount, av.num_children, av.num_active_vmas, len(av.rb_root.keys), av is own)
             shape.append(-1)
         for address, pte in self.pages[process.mm]:
             shape.append(address)
@@ -140,24 +144,31 @@ class _Encoder:
         return self.anon_vmas.setdefault(anon_vma, len(self.anon_vmas))
 
     def encode_mm(self, mm: Mm) -> None:
-        out = self.out
+        out, vmas, anon_vmas, folios = self.out, self.vmas, self.anon_vmas, self.folios
         for vma in mm.vmas:
-            self.vmas[vma] = len(self.vmas)
+            vmas[vma] = len(vmas)
             out += (vma.vm_start, vma.vm_end, vma.vm_pgoff, vma.anon_pgoff, vma.vm_flags)
-            out.append(0 if vma.file is None else crc32(vma.file.encode()))
-            out.append(-1 if vma.anon_vma is None else self.number(vma.anon_vma))
-            out += [self.number(avc.anon_vma) for avc in vma.anon_vma_chain]
-            out.append(-2)
+            if vma.file is not None:
+                out += (-13, crc32(vma.file.encode()))
+            own = vma.anon_vma
+            if own is not None:
+                out.append(anon_vmas.setdefault(own, len(anon_vmas)))
+            for avc in vma.anon_vma_chain:
+                anon_vma = avc.anon_vma
+                out.append(anon_vmas.setdefault(anon_vma, len(anon_vmas)))
+            out.append(-1 if own is None else -2)
         for address, pte in self.pages[mm]:
             if type(pte) is Pte:
-                out += (address, self.folio(pte.folio), pte.writable, pte.page)
+                folio = pte.folio
+                number = folios.setdefault(folio, len(folios)) if folio.anon else folio.id - 3
+                out += (address, number, pte.writable, pte.page)
             elif isinstance(pte, SwapPte):
                 out += (address, -8, self.slots.setdefault(pte.slot, len(self.slots)), pte.exclusive)
             elif isinstance(pte, MigrationPte):
                 out += (address, -9, self.folio(pte.folio), pte.writable, pte.exclusive, pte.page)
             else:
                 out += (address, -10)
-        for address, pte in sorted(mm.page_table.pmds.items()):
+        for address, pte in sorted(mm.page_table.pmds.items()) if mm.page_table.pmds else ():
             out += (address, -11, self.folio(pte.folio), pte.writable)
         for address, folio in mm.pinned:
             out += (address, -12, self.folio(folio))
@@ -179,10 +190,13 @@ class _Encoder:
             out.append(-4)
 
     def encode_anon_vma(self, anon_vma: AnonVma) -> None:
-        out = self.out
+        out, vmas, anon_vmas = self.out, self.vmas, self.anon_vmas
         out += (anon_vma.refcount, anon_vma.num_children, anon_vma.num_active_vmas, anon_vma.degree, anon_vma.freed)
         if not anon_vma.freed:
-            out.append(-1 if anon_vma.parent.freed else self.number(anon_vma.parent))
-            out.append(self.number(anon_vma.root))
-        out += [self.vmas.get(avc.vma, -1) for avc in anon_vma.rb_root]
+            parent, root = anon_vma.parent, anon_vma.root
+            out.append(-1 if parent.freed else anon_vmas.setdefault(parent, len(anon_vmas)))
+            out.append(anon_vmas.setdefault(root, len(anon_vmas)))
+        tree = anon_vma.rb_root
+        for avc in tree if len(tree.keys) > 1 else tree.keys:
+            out.append(vmas.get(avc.vma, -1))
         out.append(-2)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from rmaplab.check.invariants import InvariantViolation, violations
 from rmaplab.check.state import graph
@@ -21,10 +21,10 @@ __all__ = ["Watch"]
 class Watch(Kernel):
     """A kernel that counts what it reached and reports what went wrong on the way.
 
-    ``foreign`` marks logic from a user's file: an exception in it is a crash of that logic.
+    ``foreign`` marks logic from a user's file, and a state that may be broken already: an exception is a crash.
     """
 
-    foreign: ClassVar[bool] = False
+    foreign: bool = False
 
     def __init__(self) -> None:
         super().__init__()

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from tqdm import tqdm
 
-from rmaplab.errors import InputError
+from rmaplab.check.invariants import HARM, INVARIANTS
+from rmaplab.errors import InputError, UsageError
 from rmaplab.report.documents import stamp
 from rmaplab.series import DEFAULT
 
@@ -22,14 +23,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "add_logic",
+    "add_only",
     "add_output",
     "advance",
     "bar",
     "emit",
+    "given_only",
     "jobs_default",
     "note",
     "positive",
     "seconds",
+    "size",
     "standard_input",
 ]
 
@@ -44,22 +48,46 @@ def add_output(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=int,
         default=0,
-        help="seed of anything random (nothing in this version is: accepted by all verbs)",
+        help="seed of what is random: fuzz and conform (default 0)",
     )
 
 
-def add_logic(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    """``--series NAME`` and ``--design NAME|FILE.py``, which select the modelled logic."""
-    what = "repeat to compare" if several else f"default {DEFAULT}"
+def add_logic(parser: argparse.ArgumentParser, *, several: bool = False, default: str | None = DEFAULT) -> None:
+    """``--series NAME`` and ``--design NAME|FILE.py``, which select the modelled logic.
+
+    Without a ``default`` it is that of what is read.
+    """
+    what = "repeat to compare" if several else f"default {default or 'that of the file'}"
     parser.add_argument(
         "--series",
         "--design",
         dest="series",
         metavar="NAME|FILE.py",
         action="append" if several else "store",
-        default=None if several else DEFAULT,
+        default=None if several else default,
         help=f"the kernel's logic: a series (see `rmaplab list series`) or a file that subclasses one; {what}",
     )
+
+
+def add_only(parser: argparse.ArgumentParser) -> None:
+    """``--only ID``, which selects invariants."""
+    parser.add_argument(
+        "--only",
+        metavar="AV-NNN|harm",
+        action="append",
+        help="judge by this invariant (and crashes) alone, repeatable; harm: those whose violation is "
+        "a use-after-free or a page that a walk misses",
+    )
+
+
+def given_only(args: argparse.Namespace) -> tuple[str, ...]:
+    """The invariants that ``--only`` names; :class:`UsageError` for one that does not exist."""
+    chosen: dict[str, None] = {}
+    for ident in args.only or ():
+        if ident != "harm" and ident not in INVARIANTS:
+            raise UsageError(f"--only: there is no invariant {ident!r}; `rmaplab list invariants` shows them")
+        chosen |= dict.fromkeys(HARM if ident == "harm" else (ident,))
+    return tuple(chosen)
 
 
 def emit(args: argparse.Namespace, kind: str, document: dict[str, Any], text: Callable[[], str]) -> None:
@@ -104,6 +132,16 @@ def standard_input() -> BinaryIO:
     if sys.stdin is None:
         raise InputError("-: standard input is closed")
     return sys.stdin.buffer
+
+
+def size(text: str) -> int:
+    """An option's value: an amount of memory in bytes, with K, M, G or T for their powers of 1,024."""
+    units = {"K": 10, "M": 20, "G": 30, "T": 40}
+    shift = units.get(text[-1:].upper(), 0)
+    value = int(float(text[:-1] if shift else text) * (1 << shift))
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not an amount of memory such as 2G")
+    return value
 
 
 def positive(text: str) -> int:

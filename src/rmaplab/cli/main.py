@@ -12,10 +12,9 @@ import os
 import signal
 import sys
 import traceback
-from importlib import metadata
+from importlib import import_module, metadata
 from typing import TYPE_CHECKING
 
-from rmaplab.cli import check, conform, demo, doctor, inspect, list_, record, replay, run
 from rmaplab.errors import InputError, RmaplabError, UsageError
 
 if TYPE_CHECKING:
@@ -23,18 +22,24 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-_VERBS = {
-    "demo": demo,
-    "run": run,
-    "check": check,
-    "record": record,
-    "replay": replay,
-    "inspect": inspect,
-    "conform": conform,
-    "list": list_,
-    "doctor": doctor,
-}
-_PLANNED = ("fuzz", "shrink", "compare", "explain", "explore", "export")
+_VERBS = (
+    "demo",
+    "run",
+    "check",
+    "fuzz",
+    "shrink",
+    "compare",
+    "export",
+    "new-design",
+    "record",
+    "replay",
+    "inspect",
+    "conform",
+    "list",
+    "doctor",
+)
+_PLANNED = ("explain", "explore")
+_MODULES = {"list": "list_"}
 INTERRUPTED = 130
 
 
@@ -45,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if words and words[0] in _PLANNED:
             raise UsageError(f"{words[0]!r} is not in this version; it has: {', '.join(_VERBS)}")
         try:
-            args = _parser().parse_args(words)
+            args = _parse(words)
             code: int = args.run(args)
         finally:
             if sys.stdout is not None:
@@ -68,6 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return RmaplabError.exit_code
 
 
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments; traces may stand behind options, too, which argparse does not expect."""
+    parser = _parser(words)
+    args, rest = parser.parse_known_args(words)
+    if rest and (not hasattr(args, "traces") or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        args.traces += rest
+    return args
+
+
 def _nobody_reads() -> int:
     """`rmaplab ... | head` ends as other programs do: of the signal, silently."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is still to be written
@@ -83,11 +99,17 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; `{self.prog} --help` shows the usage")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of all verbs; only the one that is asked for is imported, unless help is wanted."""
+    asked = next((word for word in words if not word.startswith("-")), None)
     parser = _Parser(prog="rmaplab", description="Linux's anonymous reverse map as an executable specification.")
     parser.add_argument("--version", action="version", version=f"rmaplab {metadata.version('rmaplab')}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
-    for name, module in _VERBS.items():
+    for name in _VERBS:
+        if asked in _VERBS and name != asked:
+            verbs.add_parser(name)
+            continue
+        module = import_module(f"rmaplab.cli.{_MODULES.get(name, name.replace('-', '_'))}")
         summary = (module.__doc__ or "").splitlines()[0]
         verb = verbs.add_parser(
             name,

@@ -36,8 +36,8 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     add_output(parser)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Replay on each series in turn."""
+def run(args: argparse.Namespace, kind: str = "replay") -> int:
+    """Replay on each series in turn; ``kind`` is that of the document."""
     chosen = [find(name) for name in dict.fromkeys(args.series or [DEFAULT])]
     with tempfile.NamedTemporaryFile(prefix="rmaplab-", suffix=".trace") as spool:
         if "-" in args.traces:  # each series reads it anew
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             results = _replay_all(args, chosen, traces)
         except InputError as error:
             raise InputError(str(error).replace(spool.name, "-")) from error
-    emit(args, "replay", replay_document(args.traces, results), lambda: replay_text(results))
+    emit(args, kind, replay_document(args.traces, results), lambda: replay_text(results))
     return 130 if results[-1].interrupted else 0
 
 

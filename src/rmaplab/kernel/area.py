@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE
+from rmaplab.kernel.flags import PAGE_SHIFT
 
 __all__ = ["Area"]
 
@@ -23,8 +23,10 @@ class Area(NamedTuple):
         return self.start + (index << PAGE_SHIFT)
 
     def part(self, first: int, last: int) -> Area:
-        """The area of the pages first to last, inclusive."""
-        return Area(self.page(first), self.page(last) // PAGE_SIZE - self.page(first) // PAGE_SIZE + 1)
+        """The area of the pages first to last, inclusive; :class:`IndexError` if it has not got them."""
+        if not 0 <= first <= last < self.pages:
+            raise IndexError(f"pages {first} to {last} of an area of {self.pages}")
+        return Area(self.start + (first << PAGE_SHIFT), last - first + 1)
 
     @property
     def end(self) -> int:

@@ -106,7 +106,9 @@ class PageTable:
     def range(self, start: int, end: int) -> list[tuple[int, Entry]]:
         """Entries with start <= address < end (bytes), ascending; huge ones are not among them."""
         first, last = start >> PMD_SHIFT, (end - 1) >> PMD_SHIFT
-        if last - first < len(self.tables):
+        if first == last:
+            keys = [first] if first in self.tables else []
+        elif last - first < len(self.tables):
             keys = [key for key in range(first, last + 1) if key in self.tables]
         else:
             keys = sorted(key for key in self.tables if first <= key <= last)
@@ -127,10 +129,16 @@ class PageTable:
         size = 1 << PMD_SHIFT
         return sorted((item for item in self.pmds.items() if item[0] < end and item[0] + size > start), key=_address)
 
+    def entries(self) -> list[tuple[int, Entry]]:
+        """All entries but huge ones, ascending."""
+        entries = [item for table in self.tables.values() for item in table.items()]
+        if len(entries) > 1:
+            entries.sort(key=_address)
+        return entries
+
     def __iter__(self) -> Iterator[tuple[int, Entry]]:
         """All entries but huge ones, ascending."""
-        for key in sorted(self.tables):
-            yield from sorted(self.tables[key].items(), key=_address)
+        return iter(self.entries())
 
 
 def _address(item: tuple[int, object]) -> int:

@@ -7,23 +7,35 @@ from dataclasses import asdict
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+from rmaplab.check.compare import ASPECTS
 from rmaplab.check.invariants import INVARIANTS
+from rmaplab.check.retrace import retrace
+from rmaplab.scenario import parse
+from rmaplab.series import find
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Sequence
 
+    from rmaplab.check.compare import Comparison
     from rmaplab.check.explore import Exploration
+    from rmaplab.check.fuzz import Fuzz, FuzzFinding
+    from rmaplab.check.retrace import Moment
     from rmaplab.check.run import RunResult
+    from rmaplab.check.shrink import Shrunk
     from rmaplab.workload.recorder import RecordSummary
     from rmaplab.workload.replay import ReplayResult
 
 __all__ = [
     "check_document",
+    "compare_document",
+    "counterexample_document",
+    "fuzz_document",
     "list_document",
     "record_document",
     "replay_document",
     "run_document",
+    "shrink_document",
     "stamp",
 ]
 
@@ -71,6 +83,29 @@ def run_document(result: RunResult) -> Document:
     }
 
 
+def _bounds(result: Exploration) -> Document:
+    return {**asdict(result.bounds), "operations": list(result.bounds.operations)}
+
+
+def _violation(series: str, ident: str, detail: str, scenario: str, length: int, failed: int | None) -> Document:
+    """A violation, with what its last call changed, and after which calls which invariants were broken."""
+    moments = retrace(find(series), parse(scenario))
+    return {
+        "id": ident,
+        "statement": INVARIANTS[ident].statement,
+        "detail": detail,
+        "scenario": scenario,
+        "length": length,
+        "failed_allocation": failed,
+        "changed": list(moments[-1].changed) if moments else [],
+        "broken": [
+            {"call": number, "text": moment.text, "ids": sorted(moment.violated)}
+            for number, moment in enumerate(moments, 1)
+            if moment.violated
+        ],
+    }
+
+
 def check_document(result: Exploration) -> Document:
     """Body of ``kind: check``."""
     return {
@@ -82,21 +117,129 @@ def check_document(result: Exploration) -> Document:
         "transitions": result.transitions,
         "seconds": round(result.seconds, 3),
         "depth": result.depth,
-        "bounds": asdict(result.bounds),
+        "bounds": _bounds(result),
+        "stages": [
+            {
+                "name": part.stage,
+                "verdict": part.verdict,
+                "states": part.states,
+                "transitions": part.transitions,
+                "seconds": round(part.seconds, 3),
+                "depth": part.depth,
+                "bounds": _bounds(part),
+            }
+            for part in result.parts
+        ],
         "digest": f"{result.digest:016x}",
+        "bytes_per_state": result.state_bytes,
         "failure_points": result.failures["points"],
         "reached": sorted(name for name, count in result.reached.items() if count),
         "violations": [
             {
-                "id": finding.id,
-                "statement": INVARIANTS[finding.id].statement,
+                **_violation(
+                    result.series,
+                    finding.id,
+                    finding.detail,
+                    finding.scenario,
+                    finding.length,
+                    finding.failed_allocation,
+                ),
+                "transitions": finding.count,
+            }
+            for finding in result.findings.values()
+        ],
+    }
+
+
+def fuzz_document(result: Fuzz, shrunk: Sequence[Shrunk]) -> Document:
+    """Body of ``kind: fuzz``; ``shrunk`` are the findings made small, in their order."""
+    smaller = {found.id: found for found in shrunk}
+    return {
+        "series": result.series,
+        "seed": result.seed,
+        "verdict": "violated" if result.findings else "none-found",
+        "interrupted": result.interrupted,
+        "histories": result.histories,
+        "operations": result.operations,
+        "seconds": round(result.seconds, 3),
+        "shapes": result.shapes,
+        "branches": result.branches,
+        "corpus": result.corpus,
+        "failures": dict(sorted(result.failures.items())),
+        "calls": dict(sorted(result.calls.items())),
+        "reached": sorted(name for name, count in result.reached.items() if count),
+        "violations": [
+            {
+                **_found(result.series, finding, smaller.get(finding.ids[0])),
+                "ids": list(finding.ids),
+                "history": finding.history,
+            }
+            for finding in result.findings
+        ],
+    }
+
+
+def _found(series: str, finding: FuzzFinding, smaller: Shrunk | None) -> Document:
+    if smaller is None:
+        return _violation(series, finding.ids[0], finding.detail, finding.scenario, finding.length, finding.failed)
+    return _violation(series, smaller.id, smaller.detail, smaller.scenario, smaller.length, smaller.failed)
+
+
+def shrink_document(result: Shrunk, series: str) -> Document:
+    """Body of ``kind: shrink``."""
+    return {
+        "series": series,
+        "interrupted": result.interrupted,
+        "length_before": result.before,
+        "tries": result.tries,
+        "ids": list(result.ids),
+        "violations": [_violation(series, result.id, result.detail, result.scenario, result.length, result.failed)],
+    }
+
+
+def compare_document(result: Comparison) -> Document:
+    """Body of ``kind: compare`` on histories."""
+    return {
+        "series": [result.one, result.other],
+        "verdict": "differ" if result.differences else "no-verdict" if result.unfinished else "same",
+        "reason": result.unfinished or None,
+        "interrupted": any(search.interrupted for search in result.searches.values()),
+        "states": sum(search.states for search in result.searches.values()),
+        "transitions": sum(search.transitions for search in result.searches.values()),
+        "seconds": round(sum(search.seconds for search in result.searches.values()), 3),
+        "bounds": {name: _bounds(search) for name, search in result.searches.items()},
+        "aspects": list(ASPECTS),
+        "differences": [
+            {
+                "in": aspect,
+                "meaning": ASPECTS[aspect],
                 "detail": finding.detail,
                 "scenario": finding.scenario,
                 "length": finding.length,
                 "failed_allocation": finding.failed_allocation,
-                "transitions": finding.count,
             }
-            for finding in result.findings.values()
+            for aspect, finding in result.differences.items()
+        ],
+    }
+
+
+def counterexample_document(series: str, violation: Document, moments: Sequence[Moment]) -> Document:
+    """Body of ``kind: counterexample``: all there is to show of it, so that nothing need be run again."""
+    return {
+        "series": series,
+        **{key: violation[key] for key in ("id", "statement", "detail", "scenario", "length", "failed_allocation")},
+        "steps": [
+            {
+                "text": moment.text,
+                "fail": moment.failed or None,
+                "errno": moment.errno,
+                "changed": list(moment.changed),
+                "violated": [
+                    {"id": ident, "statement": INVARIANTS[ident].statement, "detail": detail}
+                    for ident, detail in sorted(moment.violated.items())
+                ],
+            }
+            for moment in moments
         ],
     }
 

@@ -6,21 +6,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.invariants import INVARIANTS
-from rmaplab.check.monitor import REACHED
 from rmaplab.report.drawing import LEGEND, draw
 
 if TYPE_CHECKING:
     from collections import Counter
     from collections.abc import Iterable, Mapping, Sequence
 
-    from rmaplab.check.explore import Exploration, Finding
+    from rmaplab.check.explore import Finding
     from rmaplab.check.run import RunResult
     from rmaplab.kernel.events import Event
     from rmaplab.workload.replay import ReplayResult
 
 __all__ = [
     "by_scenario",
-    "check_text",
     "finding_lines",
     "list_text",
     "replay_rows",
@@ -79,25 +77,6 @@ def run_text(result: RunResult, events: Mapping[int, Sequence[Event]]) -> str:
     for violation in result.violations:
         lines.append(f"violated at line {violation.line}: {violation.id}: {INVARIANTS[violation.id].statement}")
         lines.append(f"    {violation.detail}")
-    return _join(lines)
-
-
-def check_text(result: Exploration) -> str:
-    """The verdict, what was covered, and the shortest scenario of each violation."""
-    bounds = result.bounds
-    verdict = result.verdict if not result.reason else f"{result.verdict}: {result.reason}"
-    lines = [
-        f"{result.series}: {verdict}",
-        f"{result.states:,} states, {result.transitions:,} transitions, "
-        f"{result.failures['points']:,} failed allocations in {result.seconds:.1f} s",
-        f"bounds: {bounds.processes} processes, {bounds.areas} areas of {bounds.pages} pages, {bounds.calls} calls "
-        f"({result.depth} reached), {bounds.fail_alloc} failed allocations a history",
-    ]
-    for findings in by_scenario(result.findings.values()):
-        lines += ["", *finding_lines(*findings)]
-    missed = [name for name in REACHED if not result.reached[name]]
-    if result.verdict == "holds" and missed:
-        lines += ["", "never reached within these bounds:", *(f"  {name}" for name in missed)]
     return _join(lines)
 
 

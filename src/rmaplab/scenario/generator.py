@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rmaplab.kernel.flags import PAGE_SIZE, VM_MERGEABLE, VM_WRITE
+from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_MERGEABLE, VM_WRITE
 from rmaplab.kernel.pagetable import Pte, SwapPte
 from rmaplab.scenario.base import Pages
 from rmaplab.scenario.calls import (
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from rmaplab.kernel import Kernel, Process
     from rmaplab.kernel.pagetable import Entry
 
-__all__ = ["Drawn", "Generator"]
+__all__ = ["Drawn", "Generator", "ending"]
 
 Drawn = Call | Ksmd
 """What a history is made of."""
@@ -82,7 +82,11 @@ EXTRA = {
 
 
 class Generator:
-    """The calls of one history: kinds of ``core``, some kinds of ``extra``, no advice that is in ``without``."""
+    """The calls of one history: kinds of ``core`` and of ``extra`` (``some`` or all), no advice of ``without``.
+
+    They are made on up to four ``areas`` of ``size`` pages each, which lie side by side from ``base`` on.
+    With ``homing`` some moves lead back to where the pages' offsets belong.
+    """
 
     def __init__(
         self,
@@ -92,13 +96,20 @@ class Generator:
         processes: int = PROCESSES,
         without: frozenset[str] = frozenset(),
         base: int = BASE,
+        areas: int = len(AREAS),
+        size: int = PAGES,
+        homing: bool = False,
+        some: bool = True,
     ) -> None:
+        self.homing = homing
         self.base = base
+        self.areas = AREAS[:areas]
+        self.size = size
         self.random = random
         self.processes = processes
         self.advices = [advice for advice in FLAG_ADVICES if advice not in without]
-        some = self.random.sample(sorted(extra), self.random.randint(0, min(6, len(extra))))
-        self.weights = core | {kind: extra[kind] for kind in some}
+        chosen = self.random.sample(sorted(extra), self.random.randint(0, min(6, len(extra)))) if some else extra
+        self.weights = core | {kind: extra[kind] for kind in chosen}
         self.fork_from = self.random.choice((0, 0, 10, 20))  # only what was not inherited merges freely
         self.large = self.random.random() < 0.5
         self.made = 0
@@ -182,11 +193,11 @@ class Generator:
 
     def mmap(self, process: Process) -> Mmap:
         """Into one of the slots, over whatever is there."""
-        number = self.random.randrange(len(AREAS))
+        number = self.random.randrange(len(self.areas))
         return Mmap(
             process.name,
-            AREAS[number],
-            PAGES,
+            self.areas[number],
+            self.size,
             at=self.slot(number),
             prot=self.random.choice(PROTECTIONS),
             file=self.random.choice((None, None, None, None, None, "f")),
@@ -216,11 +227,11 @@ class Generator:
 
     def faulted_beside_unfaulted(self, process: Process) -> list[Call]:
         """Rarely met by chance: two VMAs that become mergeable, of which one has an anon_vma."""
-        number = self.random.randrange(len(AREAS) - 1)
+        number = self.random.randrange(len(self.areas) - 1)
         order = self.random.sample((number, number + 1), 2)
-        touched, other = (Mmap(process.name, AREAS[at], PAGES, at=self.slot(at)) for at in order)
-        at = 0 if order[1] < order[0] else PAGES - 1  # the page beside the other area
-        part, whole, name = Pages(touched.area, at, at), Pages(touched.area, 0, PAGES - 1), process.name
+        touched, other = (Mmap(process.name, self.areas[at], self.size, at=self.slot(at)) for at in order)
+        at = 0 if order[1] < order[0] else self.size - 1  # the page beside the other area
+        part, whole, name = Pages(touched.area, at, at), Pages(touched.area, 0, self.size - 1), process.name
         return [touched, Write(name, part), Mprotect(name, whole, "r"), other, Mprotect(name, part, "rw")]
 
     def brk(self, process: Process) -> Brk:
@@ -233,12 +244,18 @@ class Generator:
         """Resize in place, or move: to a free place, to a slot beside other areas, leaving the source or not."""
         count = pages.count
         how = self.random.choice(("resize", "free", "slot", "slot", "dontunmap", "slot-dontunmap"))
-        if how == "resize" and pages.area in AREAS:
-            return Mremap(process.name, pages, pages.area, pages=self.random.randint(1, PAGES + 2))
-        target = self.random.randrange(len(AREAS))
-        at = self.slot(target) + self.random.randrange(PAGES) * PAGE_SIZE if how.startswith("slot") else None
+        if self.homing and self.random.random() < 0.4:
+            vma = process.mm.lookup(process.areas[pages.area].page(pages.first))
+            if vma is not None and vma.file is None and vma.vm_start >> PAGE_SHIFT != vma.anon_pgoff:
+                offset = process.areas[pages.area].page(pages.first) - vma.vm_start
+                home = (vma.anon_pgoff << PAGE_SHIFT) + offset
+                return Mremap(process.name, pages, self.random.choice(self.areas), at=home)
+        if how == "resize" and pages.area in self.areas:
+            return Mremap(process.name, pages, pages.area, pages=self.random.randint(1, self.size + 2))
+        target = self.random.randrange(len(self.areas))
+        at = self.slot(target) + self.random.randrange(self.size) * PAGE_SIZE if how.startswith("slot") else None
         size = None if how.endswith("dontunmap") else self.random.choice((None, None, count + 1))
-        return Mremap(process.name, pages, AREAS[target], at=at, pages=size, dontunmap=how.endswith("dontunmap"))
+        return Mremap(process.name, pages, self.areas[target], at=at, pages=size, dontunmap=how.endswith("dontunmap"))
 
     def ksm(self, process: Process, pages: Pages) -> Drawn:
         """Mostly merge what may be merged; else allow or forbid it, or let ksmd scan."""
@@ -264,11 +281,16 @@ class Generator:
 
     def slot(self, number: int) -> int:
         """Where the area of a number begins, in bytes."""
-        return self.base + number * PAGES * PAGE_SIZE
+        return self.base + number * self.size * PAGE_SIZE
 
     def ending(self, kernel: Kernel) -> list[Drawn]:
-        """The calls after which nothing is left: every process exits, and ksmd lets go."""
-        return [*(Exit(name) for name in kernel.processes), Ksmd()]
+        """See :func:`ending`."""
+        return ending(kernel)
+
+
+def ending(kernel: Kernel) -> list[Drawn]:
+    """The calls after which nothing is left: every process exits, and ksmd lets go."""
+    return [*(Exit(name) for name in kernel.processes), Ksmd()]
 
 
 def _is_anonymous(entry: Entry | None) -> bool:

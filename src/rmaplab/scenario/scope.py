@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from rmaplab.scenario.base import Pages
 from rmaplab.scenario.calls import HEAP, STACK, Brk, Call, Exec, Exit, Fork, Mmap, Mremap, StackGrow
 from rmaplab.scenario.tokens import Line, Token, quote, suggest
 
@@ -98,6 +99,16 @@ class Scope:
             wrong = f"{process} has no area {quote(token.text)}{suggest(token.text, areas)}"
             raise line.error(token, wrong, known)
         return token.text, areas[token.text]
+
+    def allows(self, call: Call) -> bool:
+        """Tell whether the text above knows every name in `call`, and its pages."""
+        process = self._processes.get(call.process)
+        if process is None or (isinstance(call, Fork) and call.child in self._processes):
+            return False
+        if isinstance(call, Brk) and process.heap + call.pages < 0:
+            return False
+        ranges = (getattr(call, name, None) for name in ("range", "target", "fixed"))
+        return all(pages.last < process.areas.get(pages.area, 0) for pages in ranges if isinstance(pages, Pages))
 
     def heap(self, process: str) -> int:
         """Return the pages of heap that `process` has if no `brk` above fails."""

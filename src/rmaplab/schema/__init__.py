@@ -13,13 +13,30 @@ from typing import Any
 
 __all__ = ["KINDS", "load"]
 
-KINDS = ("check", "conform", "demo", "doctor", "list", "record", "replay", "run", "snapshot")
+KINDS = (
+    "check",
+    "compare",
+    "conform",
+    "counterexample",
+    "demo",
+    "doctor",
+    "fuzz",
+    "list",
+    "record",
+    "replay",
+    "run",
+    "shrink",
+    "snapshot",
+)
 """The values of a document's ``kind``."""
 
 _REFERS_TO: dict[str, tuple[str, ...]] = {
+    "compare": ("check", "replay"),
     "conform": ("snapshot",),
     "demo": ("check", "replay"),
+    "fuzz": ("check",),
     "run": ("snapshot",),
+    "shrink": ("check",),
 }
 
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 import importlib.util
 import sys
+import traceback
+from importlib import metadata
 from pathlib import Path
 
 from rmaplab.errors import InputError, UsageError
@@ -34,7 +36,7 @@ from rmaplab.series.v6_18_v2 import V6_18_V2
 from rmaplab.series.v7_3 import V7_3
 from rmaplab.series.zoo import ZOO
 
-__all__ = ["DEFAULT", "SERIES", "ZOO", "changed_functions", "find", "is_foreign"]
+__all__ = ["DEFAULT", "SERIES", "ZOO", "changed_functions", "designs", "find", "is_foreign"]
 
 _OLDEST_FIRST: tuple[type[Kernel], ...] = (
     V2_6_32,
@@ -75,9 +77,29 @@ def find(name: str) -> type[Kernel]:
         return known[name]
     if name.endswith(".py"):
         return _from_file(Path(name))
+    installed = {point.name: point for point in designs()}
+    if name in installed:
+        return _loaded(installed[name])
+    known |= dict.fromkeys(installed, Kernel)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "`rmaplab list series` shows them"
     raise UsageError(f"unknown series {name!r}; {hint}")
+
+
+def designs() -> tuple[metadata.EntryPoint, ...]:
+    """The designs that installed packages offer, by entry point in the group ``rmaplab.designs``."""
+    return tuple(sorted(metadata.entry_points(group="rmaplab.designs"), key=lambda point: point.name))
+
+
+def _loaded(point: metadata.EntryPoint) -> type[Kernel]:
+    """The class that an entry point names."""
+    try:
+        design = point.load()
+    except Exception as error:
+        raise InputError(f"design {point.name}: {point.value} cannot be imported: {_told(error)}") from error
+    if not (isinstance(design, type) and issubclass(design, Kernel)):
+        raise InputError(f"design {point.name}: {point.value} is no class derived from a series")
+    return _ready(design, point.name, f"design {point.name}")
 
 
 def _from_file(path: Path) -> type[Kernel]:
@@ -90,7 +112,7 @@ def _from_file(path: Path) -> type[Kernel]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise InputError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise InputError(f"{path}{_line_in(error, path)}: cannot be imported: {_told(error)}") from error
     found = [
         value
         for value in vars(module).values()
@@ -98,15 +120,42 @@ def _from_file(path: Path) -> type[Kernel]:
     ]
     if not found:
         raise InputError(f"{path}: no class derived from a series; start with `class Mine(Kernel):`")
-    found[-1].name = str(path)
+    return _ready(found[-1], str(path), str(path))
+
+
+def _ready(design: type[Kernel], name: str, place: str) -> type[Kernel]:
+    """The class under that name, if it can start and overrides what it seems to."""
+    design.name = name
+    for own in vars(design):
+        if not own.startswith("_") and callable(getattr(design, own)) and not hasattr(Kernel, own):
+            close = difflib.get_close_matches(own, dir(Kernel), n=1, cutoff=0.8)
+            if close and not any(hasattr(base, own) for base in design.__mro__[1:]):
+                raise InputError(
+                    f"{place}: {design.__name__}.{own} overrides nothing; did you mean {close[0]}? "
+                    "(a helper of its own begins with _)"
+                )
     try:
-        found[-1]()
+        design()
     except Exception as error:
-        raise InputError(f"{path}: {found[-1].__name__} cannot start: {type(error).__name__}: {error}") from error
-    return found[-1]
+        raise InputError(f"{place}: {design.__name__} cannot start: {_told(error)}") from error
+    return design
 
 
-def is_foreign(series: type[Kernel]) -> bool:
+def _told(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _line_in(error: BaseException, path: Path) -> str:
+    """``:LINE`` of the file where an error came from, if it did."""
+    if isinstance(error, SyntaxError):
+        return "" if error.lineno is None else f":{error.lineno}"
+    lines = [
+        frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path.resolve())
+    ]
+    return f":{lines[-1]}" if lines else ""
+
+
+def is_foreign(series: type) -> bool:
     """Whether the logic comes from a user's file: an exception in it is a crash of that logic, not our bug."""
     return not series.__module__.startswith("rmaplab.")
 

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A history as steps: calls, each with the allocation that is to fail in it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from rmaplab.check.execute import NO_PLAN, Plan
+from rmaplab.scenario import Call, Fail, Ksmd, Par, Scenario, Statement, Walk, format_scenario
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Step", "scenario_of", "steps_of", "text_of"]
+
+
+class Step(NamedTuple):
+    """One call of a history, with its failure plan."""
+
+    call: Call | Walk | Ksmd
+    plan: Plan = NO_PLAN
+
+
+def scenario_of(steps: Iterable[Step], before: Iterable[Statement] = ()) -> Scenario:
+    """The steps as a scenario says them, behind other statements."""
+    statements = list(before)
+    for call, plan in steps:
+        if plan.n:
+            statements.append(Fail(plan.n, plan.nowait, plan.kind))
+        statements.append(call)
+    return Scenario(tuple(statements))
+
+
+def text_of(steps: Iterable[Step]) -> str:
+    """The steps as the text of a scenario."""
+    return format_scenario(scenario_of(steps))
+
+
+def steps_of(scenario: Scenario) -> tuple[Step, ...]:
+    """The calls and walks of a scenario; of a ``par`` the left-to-right order, of everything else nothing."""
+    steps: list[Step] = []
+    plan = NO_PLAN
+    for statement in scenario.statements:
+        if isinstance(statement, Fail):
+            plan = Plan(statement.n, statement.nowait, statement.kind)
+        for call in statement.calls if isinstance(statement, Par) else (statement,):
+            if isinstance(call, Walk | Ksmd):
+                steps.append(Step(call))
+            elif isinstance(call, Call):
+                steps.append(Step(call, plan))
+                plan = NO_PLAN
+    return tuple(steps)

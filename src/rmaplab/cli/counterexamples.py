@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Counterexamples as files: written by those who find them, read by those who show them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rmaplab.check.retrace import retrace
+from rmaplab.cli.common import note, write_file
+from rmaplab.errors import InputError
+from rmaplab.report.documents import counterexample_document, stamp
+from rmaplab.scenario import load, parse
+from rmaplab.series import find
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+
+    from rmaplab.scenario import Scenario
+
+__all__ = ["Opened", "add_counterexamples", "open_input", "write_counterexamples"]
+
+Document = dict[str, Any]
+
+
+class Opened(NamedTuple):
+    """What was read: a scenario, the series it is about (None for a *.rmap file), and the document it stood in."""
+
+    scenario: Scenario
+    series: str | None
+    violation: Document | None
+    document: Document | None
+
+
+def add_counterexamples(parser: argparse.ArgumentParser) -> None:
+    """``--counterexamples FOLDER``."""
+    parser.add_argument(
+        "--counterexamples",
+        metavar="FOLDER",
+        help="write each violation there as a file that `rmaplab export` reads",
+    )
+
+
+def write_counterexamples(args: argparse.Namespace, series: str, violations: Sequence[Document]) -> None:
+    """Write a file for each scenario, called after the first invariant that it violates."""
+    if args.counterexamples is None:
+        return
+    folder = Path(args.counterexamples)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be made: {error.strerror}; name a folder") from error
+    written = set()
+    for violation in violations:
+        if violation["scenario"] not in written:
+            written.add(violation["scenario"])
+            path = folder / f"{violation['id']}.json"
+            document = stamp("counterexample", counterexample(series, violation))
+            write_file(str(path), json.dumps(document, indent=2) + "\n")
+            note(args, f"{path}: `rmaplab export {path} --to c` makes a C program of it")
+
+
+def counterexample(series: str, violation: Document) -> Document:
+    """The body of a counterexample's document: its calls are made once more, to see what each changed."""
+    return counterexample_document(series, violation, retrace(find(series), parse(violation["scenario"])))
+
+
+def open_input(path: str) -> Opened:
+    """A scenario, or the first violation of a document of ``check``, ``fuzz``, ``shrink`` or ``counterexample``."""
+    if path.endswith(".rmap") or not _is_json(path):
+        return Opened(load(path), None, None, None)
+    try:
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON: {error}") from error
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if kind not in ("check", "fuzz", "shrink", "counterexample"):
+        raise InputError(f"{path}: a document of the kind {kind!r}; expected check, fuzz, shrink or counterexample")
+    try:
+        violations = [document] if kind == "counterexample" else document["violations"]
+        if not violations:
+            return Opened(parse("P0 exit"), document["series"], None, document)
+        violation = violations[0]
+        scenario = parse(violation["scenario"], path)
+        str(violation["id"]), str(violation["detail"]), str(violation["statement"])
+        return Opened(scenario, str(document["series"]), violation, document)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: not a whole document of the kind {kind}: {error!r} is missing") from error
+
+
+def _is_json(path: str) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(64).lstrip().startswith(b"{")
+    except OSError:
+        return False  # whoever reads it says so
