@@ -257,6 +257,8 @@ def _bounds(steps: Steps) -> Iterator[Bounds]:
             pages = max(pages, call.pages)
             areas.add(0 if call.at is None else call.at)
     fails = sum(bool(step.plan.n) for step in steps)
+    if len(steps) > 3:  # something altogether simpler
+        yield Bounds(1, 1, 2, min(4, len(steps) - 1), fails, ("mmap", "mprotect", "munmap", "write"))
     span = (max(areas) - min(areas - {0}, default=0)) // (pages * PAGE_SIZE) + 1
     if span > MOST_AREAS or len(steps) < 2:
         return

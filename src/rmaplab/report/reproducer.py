@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.check.execute import NO_PLAN, Plan, execute
 from rmaplab.check.monitor import monitored
-from rmaplab.report.reproducer_calls import HELPERS, Places, Said, grown, mapped, said
+from rmaplab.report.reproducer_calls import Places, Said, grown, mapped, said
+from rmaplab.report.reproducer_parts import FAILSLAB, GONE, HELPERS, TAINT, TURNS
 from rmaplab.scenario import Call, Exit, Fail, Fork, Ksmd, Mmap, Mremap, Par, StackGrow, Walk, format_statement
 from rmaplab.series import find
 
@@ -62,9 +63,9 @@ def reproducer(scenario: Scenario, *, series: str, violations: Sequence[tuple[st
         _head(lines, series, violations, failing),
         _includes(places, helpers, failing is not None, "heap" in body),
         *(HELPERS[name] for name in HELPERS if name in helpers),
-        _TURNS,
-        _GONE if any(isinstance(line.call, Exit) and line.errno is None for line in lines) else "",
-        _FAILSLAB if failing is not None else "",
+        TURNS,
+        GONE if any(isinstance(line.call, Exit) and line.errno is None for line in lines) else "",
+        FAILSLAB if failing is not None else "",
         body,
         _main(lines, places, failing, impossible, "heap" in body),
     ]
@@ -137,7 +138,7 @@ def _head(lines: list[_Line], series: str, violations: Sequence[tuple[str, str]]
     text.append("Build:  gcc -O2 -Wall -Wextra -o repro repro.c")
     text.append("A kernel with CONFIG_KASAN and CONFIG_DEBUG_VM says more than one without.")
     if failing is not None:
-        text.append("Takes CONFIG_FAILSLAB, CONFIG_FAULT_INJECTION_DEBUG_FS and root.")
+        text.append("Takes CONFIGFAILSLAB, CONFIG_FAULT_INJECTION_DEBUG_FS and root.")
     comment = "\n".join(f" * {line}".rstrip() for line in text)
     return f"// SPDX-License-Identifier: GPL-2.0\n/*\n{comment}\n */\n#define _GNU_SOURCE"
 
@@ -158,76 +159,6 @@ def _includes(places: Places, helpers: set[str], failing: bool, heap: bool) -> s
         lines += ["", "static char *heap;"]
     lines += [f"static int {name};" for name in places.files.values()]
     return "\n".join(lines) + "\n"
-
-
-_TURNS = """\
-/* Shared by all processes: whose turn it is, what went otherwise, and who is who. */
-static struct {
-	int turn;
-	int differences;
-	pid_t pids[64];
-} *all;
-
-static void wait_for(int turn)
-{
-	while (__atomic_load_n(&all->turn, __ATOMIC_ACQUIRE) != turn)
-		sched_yield();
-}
-
-static void check(const char *call, int expected, long rc)
-{
-	int got = rc < 0 ? errno : 0;
-
-	if (got != expected) {
-		dprintf(1, "# %s: expected %s, got %s\\n", call, expected ? strerror(expected) : "success",
-			got ? strerror(got) : "success");
-		all->differences++;
-	}
-	__atomic_add_fetch(&all->turn, 1, __ATOMIC_RELEASE);
-}
-"""
-_GONE = """\
-/* An exit is over when nobody is there any more. */
-static void gone(int who)
-{
-	while (!kill(all->pids[who], 0))
-		sched_yield();
-	__atomic_add_fetch(&all->turn, 1, __ATOMIC_RELEASE);
-}
-"""
-
-_FAILSLAB = """\
-static int set(const char *path, const char *value)
-{
-	int fd = open(path, O_WRONLY);
-	ssize_t written;
-
-	if (fd < 0)
-		return -1;
-	written = write(fd, value, strlen(value));
-	close(fd);
-	return written < 0 ? -1 : 0;
-}
-
-/* The nth allocation from now on fails; "times" has one more for a retry that may wait. */
-static void fail_nth(const char *nth, int retry_too)
-{
-	set("/proc/thread-self/make-it-fail", "1");
-	set("/sys/kernel/debug/failslab/times", retry_too ? "2" : "1");
-	set("/sys/kernel/debug/failslab/probability", retry_too ? "100" : "0");
-	set("/proc/thread-self/fail-nth", nth);
-}
-
-static long no_more(long rc)
-{
-	int saved = errno;
-
-	set("/proc/thread-self/fail-nth", "0");
-	set("/sys/kernel/debug/failslab/probability", "0");
-	errno = saved;
-	return rc;
-}
-"""
 
 
 def _everyone(lines: list[_Line]) -> list[str]:
@@ -329,23 +260,7 @@ def _main(lines: list[_Line], places: Places, failing: _Line | None, impossible:
         '\tprintf("ok 1 - made all calls; dmesg says whether KASAN or an assertion minded\\n");',
         "\treturn 0;",
     ]
-    return _TAINT + "\nint main(void)\n{\n" + "\n".join(body) + "\n}\n"
-
-
-_TAINT = """\
-static long taint(void)
-{
-	char text[32] = "0";
-	int fd = open("/proc/sys/kernel/tainted", O_RDONLY);
-
-	if (fd >= 0) {
-		if (read(fd, text, sizeof(text) - 1) < 0)
-			text[0] = '0';
-		close(fd);
-	}
-	return atol(text);
-}
-"""
+    return TAINT + "\nint main(void)\n{\n" + "\n".join(body) + "\n}\n"
 
 
 def _set_up(line: _Line) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Calls of the scenario language as lines of C, and the helpers that they take."""
+"""Calls of the scenario language as lines of C."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rmaplab.kernel import Area
     from rmaplab.scenario import Call
 
-__all__ = ["HELPERS", "Places", "Said", "said"]
+__all__ = ["Places", "Said", "grown", "mapped", "said"]
 
 _PROT = {"r": "PROT_READ", "w": "PROT_WRITE", "x": "PROT_EXEC"}
 _ADVICE = {
@@ -48,84 +48,6 @@ _NUMBERS = {  # of constants that an old libc lacks (include/uapi/asm-generic/mm
     "MADV_GUARD_INSTALL": 102,
     "MADV_GUARD_REMOVE": 103,
     "MREMAP_DONTUNMAP": 4,
-}
-HELPERS = {
-    "touch": """\
-/* Reads or writes a byte of each page; EFAULT stands for SIGSEGV or SIGBUS. */
-static sigjmp_buf fault;
-
-static void on_fault(int sig)
-{
-	(void)sig;
-	siglongjmp(fault, 1);
-}
-
-static long touch(volatile char *start, unsigned long pages, int write)
-{
-	if (sigsetjmp(fault, 1)) {
-		errno = EFAULT;
-		return -1;
-	}
-	signal(SIGSEGV, on_fault);
-	signal(SIGBUS, on_fault);
-	for (unsigned long i = 0; i < pages; i++) {
-		char byte = start[i * PAGE];
-
-		if (write)
-			start[i * PAGE] = byte + 1;
-	}
-	return 0;
-}
-""",
-    "map": """\
-static long map(char *start, unsigned long pages, int prot, int flags, int fd)
-{
-	return mmap(start, pages * PAGE, prot, flags | MAP_FIXED, fd, 0) == MAP_FAILED ? -1 : 0;
-}
-""",
-    "move": """\
-static long move(char *from, unsigned long pages, unsigned long new_pages, int flags, char *to)
-{
-	return mremap(from, pages * PAGE, new_pages * PAGE, flags, to) == MAP_FAILED ? -1 : 0;
-}
-""",
-    "file": """\
-/* A file of its own for each name; the descriptors are made before the first fork. */
-static int file(const char *name)
-{
-	int fd = memfd_create(name, 0);
-
-	if (fd < 0 || ftruncate(fd, 64 * PAGE))
-		fd = -1;
-	return fd;
-}
-""",
-    "scan": """\
-/* Waits for ksmd, which has to be told to run by root, to look at everything twice. */
-static long ksm_scans(void)
-{
-	char text[32] = "0";
-	int fd = open("/sys/kernel/mm/ksm/full_scans", O_RDONLY);
-
-	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
-		return -1;
-	close(fd);
-	return atol(text);
-}
-
-static long scan(void)
-{
-	long before = ksm_scans();
-	int fd = open("/sys/kernel/mm/ksm/run", O_WRONLY);
-
-	if (fd < 0 || write(fd, "1", 1) != 1)
-		return -1;
-	close(fd);
-	for (int i = 0; i < 600 && ksm_scans() < before + 2; i++)
-		usleep(100000);
-	return 0;
-}
-""",
 }
 
 
