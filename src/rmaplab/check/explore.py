@@ -200,8 +200,8 @@ def search(
     try:
         with workers(expander, jobs) as expand:
             saved = time.perf_counter()
-            while search.frontier and result.depth <= bounds.calls:
-                for _ in search.level(expand, bounds.calls):
+            while search.advance(bounds.calls):
+                for _ in search.level(expand):
                     if progress is not None:
                         progress(search.progress())
                     if result.findings and stop_at_first:
@@ -271,16 +271,21 @@ class _Search:
                 return f"more than {limits.memory >> 20} MiB of memory at depth {result.depth}"
         return ""
 
-    def level(self, expand: Callable[[Iterable[list[History]]], Iterator[Expansion]], calls: int) -> Iterator[None]:
-        """Expand what is left of the frontier, chunk by chunk; then the next one takes its place."""
+    def advance(self, calls: int) -> bool:
+        """Whether there is something to expand: what is left of the frontier, or the next one in its place."""
         result = self.result
-        if result.depth == 0 or self.done == len(self.frontier):
-            if result.depth:
-                self.frontier, self.next, self.done = self.next, [], 0
-            if not self.frontier or result.depth == calls:
-                self.frontier = []
-                return
+        if self.done == len(self.frontier) and result.depth:
+            if not self.next or result.depth >= calls:
+                return False
+            self.frontier, self.next, self.done = self.next, [], 0
+        elif result.depth:
+            return True
+        if calls:
             result.depth += 1
+        return calls > 0
+
+    def level(self, expand: Callable[[Iterable[list[History]]], Iterator[Expansion]]) -> Iterator[None]:
+        """Expand what is left of the frontier, chunk by chunk."""
         self.level_began, self.level_done = time.perf_counter(), self.done
         chunks = [self.frontier[at : at + CHUNK] for at in range(self.done, len(self.frontier), CHUNK)]
         tasks = ([self.states.history(index) for index in chunk] for chunk in chunks)

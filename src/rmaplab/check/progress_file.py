@@ -13,9 +13,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rmaplab.check.steps import steps_of, text_of
+from rmaplab.check.steps import step_from_json, step_to_json
 from rmaplab.errors import InputError
-from rmaplab.scenario import format_scenario, parse
+from rmaplab.scenario import format_scenario
 
 if TYPE_CHECKING:
     from rmaplab.check.expand import Question
@@ -38,7 +38,7 @@ def save_search(path: str, question: Question, search: _Search) -> None:
         "marks": _pack(array("q", states.visited)),
         "fewest": _pack(array("B", states.visited.values())),
         **{name: _pack(getattr(states, name)) for name in _ROWS},
-        "table": [text_of([step]) for step in states.table],
+        "table": [step_to_json(step) for step in states.table],
         "frontier": _pack(array("l", search.frontier)),
         "done": search.done,
         "next": _pack(array("l", search.next)),
@@ -69,7 +69,7 @@ def load_search(path: str, question: Question, search: _Search) -> None:
         states.visited = dict(zip(marks, fewest, strict=True))
         for name in _ROWS:
             setattr(states, name, _unpack(getattr(states, name).typecode, document[name]))
-        states.table = [steps_of(parse(text))[0] for text in document["table"]]
+        states.table = [step_from_json(step) for step in document["table"]]
         states.numbers = {step: number for number, step in enumerate(states.table)}
         search.frontier = list(_unpack("l", document["frontier"]))
         search.next = list(_unpack("l", document["next"]))

@@ -3,15 +3,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from rmaplab.check.execute import NO_PLAN, Plan
-from rmaplab.scenario import Call, Fail, Ksmd, Par, Scenario, Statement, Walk, format_scenario
+from rmaplab.scenario import Call, Fail, Ksmd, Pages, Par, Scenario, Statement, Walk, format_scenario
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Step", "scenario_of", "steps_of", "text_of"]
+__all__ = ["Step", "scenario_of", "step_from_json", "step_to_json", "steps_of", "text_of"]
 
 
 class Step(NamedTuple):
@@ -50,3 +51,19 @@ def steps_of(scenario: Scenario) -> tuple[Step, ...]:
                 steps.append(Step(call, plan))
                 plan = NO_PLAN
     return tuple(steps)
+
+
+_KINDS = {kind.__name__: kind for kind in (*get_args(Call), Walk, Ksmd)}
+
+
+def step_to_json(step: Step) -> list[Any]:
+    """A step as JSON: unlike the text of a scenario, it says all by itself."""
+    fields = {name: value for name, value in asdict(step.call).items() if name not in ("line", "text")}
+    return [type(step.call).__name__, fields, list(step.plan)]
+
+
+def step_from_json(value: list[Any]) -> Step:
+    """What :func:`step_to_json` made; :class:`KeyError`, :class:`TypeError` or :class:`ValueError` for anything else."""
+    name, fields, (n, nowait, kind) = value
+    fields = {key: Pages(**part) if isinstance(part, dict) else part for key, part in fields.items()}
+    return Step(_KINDS[name](**fields), Plan(int(n), bool(nowait), str(kind)))
