@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The fuzzer: the same seed gives the same, whoever does it; what it finds can be run; its folder is taken up again."""
+"""The fuzzer: the same seed gives the same, what it finds can be run, its folder is taken up again."""
 
 import json
 from dataclasses import asdict

@@ -75,8 +75,8 @@ def test_a_broken_state_is_left_behind_too():
     process = kernel.spawn("P0")
     process.write(process.mmap(1))
     before, then = Checkpoint(kernel), everything(kernel)
+    kernel.slab.plan(2)
     with pytest.raises(OSError, match="memory"):
-        kernel.slab.plan(2)
         process.fork("P1")
     kernel.slab.disarm()
     assert violations(kernel)

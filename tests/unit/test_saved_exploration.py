@@ -26,7 +26,7 @@ def test_going_on_ends_as_if_it_had_never_ended(tmp_path, series, jobs):
     options = {"stop_at_first": False, "jobs": jobs}
     whole = facts(explore(series, BOUNDS, **options))
     rounds, result = 0, None
-    while result is None or result.verdict == "no-verdict":
+    while result is None or result.reason:
         states = 40 if result is None else result.states + 40
         result = explore(series, BOUNDS, limits=Limits(states=states), save=path, resume=rounds > 0, **options)
         rounds += 1
@@ -90,3 +90,13 @@ def test_a_file_that_is_not_there(tmp_path):
         explore("v7.0", BOUNDS, save=str(tmp_path / "none"), resume=True)
     with pytest.raises(InputError, match="cannot be written"):
         explore("v7.0", Bounds(calls=1), save=str(tmp_path / "none" / "saved"))
+
+
+def test_a_design_that_was_edited_since_is_explored_afresh(tmp_path):
+    design, path = tmp_path / "mine.py", str(tmp_path / "saved")
+    design.write_text("from rmaplab.kernel import Kernel\n\n\nclass Mine(Kernel):\n    pass\n")
+    explore(str(design), Bounds(2, 2, 1, 2, 1), save=path)
+    assert explore(str(design), Bounds(2, 2, 1, 2, 1), save=path, resume=True).verdict == "holds"
+    design.write_text(design.read_text() + "    doc = 1\n")
+    with pytest.raises(InputError, match="another design"):
+        explore(str(design), BOUNDS, save=path, resume=True)

@@ -112,7 +112,7 @@ def test_loading_twice_gives_independent_schemas():
 
 def test_unknown_kind():
     with pytest.raises(ValueError, match="explain"):
-        schema.load("compare")
+        schema.load("explain")
 
 
 # --- documents ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import zlib
@@ -89,11 +90,17 @@ def _question(question: Question) -> dict[str, Any]:
     del bounds["calls"]  # which may be raised, to go deeper
     return {
         "series": question.series,
+        "design": _digest(question.series),
         "bounds": {**bounds, "operations": list(question.bounds.operations)},
         "start": format_scenario(question.start),
         "only_fork_fails": question.only_fork_fails,
         "only": list(question.only),
     }
+
+
+def _digest(series: str) -> str:
+    """Of the file that a design is in, which may be edited between two runs; empty for a name."""
+    return hashlib.sha256(Path(series).read_bytes()).hexdigest()[:12] if series.endswith(".py") else ""
 
 
 def _same(path: str, document: dict[str, Any], question: Question, search: _Search) -> None:

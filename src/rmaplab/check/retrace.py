@@ -28,7 +28,7 @@ _ORDER = ("processes", "anon_vmas", "folios", "swap", "ksm", "guards")
 class Moment:
     """One call: how it ended, which allocation failed in it, what it changed, and what does not hold after it.
 
-    ``violated`` maps ids of invariants to the circumstances.
+    ``violated`` maps ids of invariants to the circumstances, ``state`` is what it left.
     """
 
     text: str
@@ -36,6 +36,7 @@ class Moment:
     errno: str | None
     changed: tuple[str, ...]
     violated: dict[str, str]
+    state: Snapshot
 
 
 def retrace(series: type[Kernel], scenario: Scenario) -> list[Moment]:
@@ -51,7 +52,7 @@ def retrace(series: type[Kernel], scenario: Scenario) -> list[Moment]:
         violated = {report.id: report.detail for report in reversed(outcome.violations)}
         failed = f"fail {plan.n}{' nowait' * plan.nowait}{f' {plan.kind}' * (plan.kind != 'rmap')}" if plan.n else ""
         changed = tuple(changes(before, after))
-        moments.append(Moment(format_statement(call), failed, outcome.errno, changed, violated))
+        moments.append(Moment(format_statement(call), failed, outcome.errno, changed, violated, after))
         if "AV-045" in violated:
             break
         before = after

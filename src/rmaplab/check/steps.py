@@ -63,7 +63,7 @@ def step_to_json(step: Step) -> list[Any]:
 
 
 def step_from_json(value: list[Any]) -> Step:
-    """What :func:`step_to_json` made; :class:`KeyError`, :class:`TypeError` or :class:`ValueError` for anything else."""
+    """What :func:`step_to_json` made; KeyError, TypeError or ValueError for anything else."""
     name, fields, (n, nowait, kind) = value
     fields = {key: Pages(**part) if isinstance(part, dict) else part for key, part in fields.items()}
     return Step(_KINDS[name](**fields), Plan(int(n), bool(nowait), str(kind)))

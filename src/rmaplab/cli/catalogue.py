@@ -7,7 +7,8 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.invariants import INVARIANTS
-from rmaplab.series import SERIES, ZOO, changed_functions
+from rmaplab.errors import InputError
+from rmaplab.series import SERIES, ZOO, changed_functions, designs, find
 from rmaplab.workload.trace import TraceReader
 
 if TYPE_CHECKING:
@@ -45,6 +46,19 @@ def _invariants() -> list[Item]:
         }
         for _, invariant in sorted(INVARIANTS.items())
     ]
+
+
+def _designs() -> list[Item]:
+    """What installed packages offer; one that cannot be used says why in its summary."""
+    items = []
+    for point in designs():
+        try:
+            design = find(point.name)
+            summary, parent = design.summary, design.parent
+        except InputError as error:
+            summary, parent = str(error), None
+        items.append({"name": point.name, "summary": summary, "parent": parent, "from": point.value})
+    return items
 
 
 def data_files(folder: str, suffix: str) -> list[Path]:
@@ -85,7 +99,7 @@ def _workloads() -> list[Item]:
 
 
 CATALOGUES: dict[str, Callable[[], list[Item]]] = {
-    "designs": list,
+    "designs": _designs,
     "invariants": _invariants,
     "series": _series,
     "workloads": _workloads,

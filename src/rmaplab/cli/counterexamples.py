@@ -11,8 +11,10 @@ from rmaplab.check.retrace import retrace
 from rmaplab.cli.common import note, write_file
 from rmaplab.errors import InputError
 from rmaplab.report.documents import counterexample_document, stamp
-from rmaplab.scenario import load, parse
+from rmaplab.scenario import parse
+from rmaplab.scenario.parser import read
 from rmaplab.series import find
+from rmaplab.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import argparse
@@ -26,9 +28,12 @@ Document = dict[str, Any]
 
 
 class Opened(NamedTuple):
-    """What was read: a scenario, the series it is about (None for a *.rmap file), and the document it stood in."""
+    """What was read: a scenario, the series it is about (None for a *.rmap file), and the document it stood in.
 
-    scenario: Scenario
+    A document without a violation has no scenario.
+    """
+
+    scenario: Scenario | None
     series: str | None
     violation: Document | None
     document: Document | None
@@ -69,30 +74,28 @@ def counterexample(series: str, violation: Document) -> Document:
 
 def open_input(path: str) -> Opened:
     """A scenario, or the first violation of a document of ``check``, ``fuzz``, ``shrink`` or ``counterexample``."""
-    if path.endswith(".rmap") or not _is_json(path):
-        return Opened(load(path), None, None, None)
+    data = read(path)
+    if path.endswith(".rmap") or not data.lstrip().startswith(b"{"):
+        return Opened(parse(data, path), None, None, None)
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        document = json.loads(data)
+    except ValueError as error:
         raise InputError(f"{path}: cannot be read as JSON: {error}") from error
-    kind = document.get("kind") if isinstance(document, dict) else None
+    kind = document.get("kind")
     if kind not in ("check", "fuzz", "shrink", "counterexample"):
         raise InputError(f"{path}: a document of the kind {kind!r}; expected check, fuzz, shrink or counterexample")
     try:
+        series = str(document["series"])
         violations = [document] if kind == "counterexample" else document["violations"]
         if not violations:
-            return Opened(parse("P0 exit"), document["series"], None, document)
+            return Opened(None, series, None, document)
         violation = violations[0]
         scenario = parse(violation["scenario"], path)
-        str(violation["id"]), str(violation["detail"]), str(violation["statement"])
-        return Opened(scenario, str(document["series"]), violation, document)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: not a whole document of the kind {kind}: {error!r} is missing") from error
-
-
-def _is_json(path: str) -> bool:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(64).lstrip().startswith(b"{")
-    except OSError:
-        return False  # whoever reads it says so
+        if not all(isinstance(violation[key], str) for key in ("id", "detail", "statement")):
+            raise TypeError("id, detail and statement are texts")
+        if kind == "counterexample":
+            for step in violation["steps"]:
+                Snapshot.from_dict(step["state"])
+        return Opened(scenario, series, violation, document)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise InputError(f"{path}: not a whole document of the kind {kind}: {error!r}") from error

@@ -3,14 +3,15 @@
 
 c: a program that makes the same calls on a real kernel; sarif and junit: for
 code hosts and CI; ascii: call by call in 72 columns, for mail; json: the
-counterexample with what each call changed; dot: the graph at its end.
+counterexample with what each call changed; dot: the graph at its end; svg: a
+picture of it, before and after the last call.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmaplab.check.retrace import retrace
 from rmaplab.check.run import run as run_scenario
@@ -18,19 +19,22 @@ from rmaplab.cli.common import add_logic, write_file
 from rmaplab.cli.counterexamples import counterexample, open_input
 from rmaplab.errors import UsageError
 from rmaplab.report.checking import counterexample_text
-from rmaplab.report.documents import counterexample_document, stamp
+from rmaplab.report.documents import stamp, step_documents
 from rmaplab.report.dot import dot
 from rmaplab.report.junit import junit
 from rmaplab.report.reproducer import reproducer
 from rmaplab.report.sarif import sarif
+from rmaplab.report.svg import svg
 from rmaplab.scenario import format_scenario
 from rmaplab.series import DEFAULT, find
+from rmaplab.snapshot import Snapshot
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
     from rmaplab.cli.counterexamples import Opened
+    from rmaplab.scenario import Scenario
 
 __all__ = ["prepare_parser", "run"]
 
@@ -51,8 +55,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Convert."""
     opened = open_input(args.input)
-    series = args.series or opened.series or DEFAULT
-    text = _FORMATS[args.to](opened, series, args.input)
+    text = _FORMATS[args.to](Subject(opened, args.series or opened.series or DEFAULT, args.input))
     if args.output is None or args.output == "-":
         sys.stdout.write(text)
     else:
@@ -60,66 +63,108 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _counterexample(opened: Opened, series: str, name: str) -> Document:
-    """The counterexample as it was written, or made of what was read."""
-    document = opened.document
-    if document is not None and document["kind"] == "counterexample":
-        return document
-    violation = opened.violation or _first_violation(opened, series)
-    if violation is None:
-        raise UsageError(f"{name} violates nothing on {series}; --to c and --to dot take it as it is")
-    return stamp("counterexample", counterexample(series, violation))
+class Subject(NamedTuple):
+    """What is exported: what was read, whose logic runs it, and the file's name."""
+
+    opened: Opened
+    series: str
+    name: str
+
+    def scenario(self) -> Scenario:
+        """The calls; :class:`UsageError` for a document without a violation."""
+        if self.opened.scenario is None:
+            raise UsageError(f"{self.name}: has no violation; --to junit and --to sarif take it as it is")
+        return self.opened.scenario
+
+    def steps(self) -> list[Document]:
+        """The calls and what each left: as they were written, or made once more."""
+        document = self._document("counterexample")
+        if document is not None:
+            return list(document["steps"])
+        return step_documents(retrace(find(self.series), self.scenario()))
+
+    def violation(self) -> Document | None:
+        """The violation that was read, or the first that the scenario shows; None if it shows none."""
+        if self.opened.violation is not None:
+            return self.opened.violation
+        if self.opened.scenario is None:
+            return None
+        for number, step in enumerate(self.steps(), 1):
+            for broken in step["violated"]:
+                failed = int(step["fail"].split()[1]) if step["fail"] else None
+                text = format_scenario(self.scenario())
+                return {**broken, "scenario": text, "length": number, "failed_allocation": failed}
+        return None
+
+    def counterexample(self) -> Document:
+        """As it was read, or made of what was read; :class:`UsageError` if nothing is violated."""
+        document = self._document("counterexample")
+        if document is not None:
+            return document
+        self.scenario()
+        violation = self.violation()
+        if violation is None:
+            wrong = f"{self.name} violates nothing on {self.series}"
+            raise UsageError(f"{wrong}; --to c, --to dot and --to svg take it as it is")
+        return stamp("counterexample", counterexample(self.series, violation))
+
+    def checked(self) -> Document:
+        """A document of ``kind: check``, as it was read or made of what was read."""
+        document = self._document("check")
+        if document is not None:
+            return document
+        violation = self.violation()
+        return {
+            "kind": "check",
+            "series": self.series,
+            "verdict": "violated" if violation else "holds",
+            "reason": None,
+            "seconds": 0.0,
+            "violations": [violation] if violation else [],
+        }
+
+    def _document(self, kind: str) -> Document | None:
+        """What was read, if it is of that kind."""
+        document = self.opened.document
+        return document if document is not None and document["kind"] == kind else None
 
 
-def _first_violation(opened: Opened, series: str) -> Document | None:
-    """What a scenario violates first, as a check would tell it; None if it violates nothing."""
-    moments = retrace(find(series), opened.scenario)
-    for number, moment in enumerate(moments, 1):
-        for ident in sorted(moment.violated):
-            failed = int(moment.failed.split()[1]) if moment.failed else None
-            text = format_scenario(opened.scenario)
-            detail = moment.violated[ident]
-            body = {"id": ident, "statement": "", "detail": detail, "scenario": text, "length": number}
-            found = counterexample_document(series, {**body, "failed_allocation": failed}, moments)
-            statement = next(one["statement"] for one in found["steps"][number - 1]["violated"] if one["id"] == ident)
-            return {**body, "statement": statement, "failed_allocation": failed}
-    return None
-
-
-def _checked(opened: Opened, series: str, name: str) -> Document:
-    """A document of the kind check, whatever was read."""
-    if opened.document is not None and opened.document["kind"] == "check":
-        return opened.document
-    violation = opened.violation or _first_violation(opened, series)
-    return {
-        "kind": "check",
-        "series": series,
-        "verdict": "violated" if violation else "holds",
-        "reason": None,
-        "seconds": 0.0,
-        "violations": [violation] if violation else [],
-    }
-
-
-def _c(opened: Opened, series: str, name: str) -> str:
-    result = run_scenario(opened.scenario, find(series))
+def _c(subject: Subject) -> str:
+    result = run_scenario(subject.scenario(), find(subject.series))
     violations = [(violation.id, violation.detail) for violation in result.violations]
-    return reproducer(opened.scenario, series=series, violations=violations)
+    return reproducer(subject.scenario(), series=subject.series, violations=violations)
 
 
-def _dot(opened: Opened, series: str, name: str) -> str:
-    return dot(run_scenario(opened.scenario, find(series)).kernel.snapshot(canonical=False))
+def _dot(subject: Subject) -> str:
+    return dot(Snapshot.from_dict(_steps(subject)[-1]["state"]))
+
+
+def _svg(subject: Subject) -> str:
+    steps = _steps(subject)
+    violation = subject.violation()
+    title = f"{subject.name} on {subject.series}"
+    if violation is not None:
+        title = f"{subject.series}: {violation['id']}: {violation['statement']}: {violation['detail']}"
+    return svg(title, steps)
+
+
+def _steps(subject: Subject) -> list[Document]:
+    steps = subject.steps()
+    if not steps:
+        raise UsageError(f"{subject.name} has no call: there is nothing to draw")
+    return steps
 
 
 def _json(document: Document) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
-_FORMATS: dict[str, Callable[[Opened, str, str], str]] = {
-    "ascii": lambda opened, series, name: counterexample_text(_counterexample(opened, series, name)),
+_FORMATS: dict[str, Callable[[Subject], str]] = {
+    "ascii": lambda subject: counterexample_text(subject.counterexample()),
     "c": _c,
     "dot": _dot,
-    "json": lambda opened, series, name: _json(_counterexample(opened, series, name)),
-    "junit": lambda opened, series, name: junit(_checked(opened, series, name)),
-    "sarif": lambda opened, series, name: _json(sarif(_checked(opened, series, name))),
+    "json": lambda subject: _json(subject.counterexample()),
+    "junit": lambda subject: junit(subject.checked()),
+    "sarif": lambda subject: _json(sarif(subject.checked())),
+    "svg": _svg,
 }

@@ -35,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     """Shrink, report; 1 because there is a violation, 0 if the scenario shows none."""
     opened = open_input(args.scenario)
     name = args.series or opened.series or DEFAULT
+    if opened.scenario is None:
+        raise UsageError(f"{args.scenario}: has no violation: nothing to shrink")
     series = find(name)
     if args.only is not None and args.only not in INVARIANTS:
         raise UsageError(f"--only: there is no invariant {args.only!r}; `rmaplab list invariants` shows them")

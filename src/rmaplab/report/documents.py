@@ -37,6 +37,7 @@ __all__ = [
     "run_document",
     "shrink_document",
     "stamp",
+    "step_documents",
 ]
 
 Document = dict[str, Any]
@@ -228,20 +229,26 @@ def counterexample_document(series: str, violation: Document, moments: Sequence[
     return {
         "series": series,
         **{key: violation[key] for key in ("id", "statement", "detail", "scenario", "length", "failed_allocation")},
-        "steps": [
-            {
-                "text": moment.text,
-                "fail": moment.failed or None,
-                "errno": moment.errno,
-                "changed": list(moment.changed),
-                "violated": [
-                    {"id": ident, "statement": INVARIANTS[ident].statement, "detail": detail}
-                    for ident, detail in sorted(moment.violated.items())
-                ],
-            }
-            for moment in moments
-        ],
+        "steps": step_documents(moments),
     }
+
+
+def step_documents(moments: Sequence[Moment]) -> list[Document]:
+    """The calls of a scenario: how each ended, what it changed and broke, and the state it left."""
+    return [
+        {
+            "text": moment.text,
+            "fail": moment.failed or None,
+            "errno": moment.errno,
+            "changed": list(moment.changed),
+            "violated": [
+                {"id": ident, "statement": INVARIANTS[ident].statement, "detail": detail}
+                for ident, detail in sorted(moment.violated.items())
+            ],
+            "state": moment.state.as_dict(),
+        }
+        for moment in moments
+    ]
 
 
 def _histogram(counts: Counter[int]) -> dict[str, int]:

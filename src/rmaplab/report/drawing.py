@@ -7,6 +7,8 @@ from collections import Counter
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from rmaplab.report.family import by_family
+
 if TYPE_CHECKING:
     from rmaplab.snapshot import AnonVmaView, FolioView, GuardView, ProcessView, Snapshot, SwapView, VmaView
 
@@ -22,7 +24,10 @@ _RUN = 4  # objects of which the same is told that have a line each
 def draw(snapshot: Snapshot) -> list[str]:
     """The lines of a drawing; VMAs that do not fit are counted in a last line."""
     columns = [(process, vma) for process in snapshot.processes for vma in process.vmas]
-    rows = _by_family(snapshot.anon_vmas)
+    rows = [
+        (anon_vma, f"{'  ' * level}{'`-' if level else ''}{anon_vma.id}")
+        for anon_vma, level in by_family(snapshot.anon_vmas)
+    ]
     label_width = max([12, *(len(label) for _, label in rows)])
     fitting = max(1, (WIDTH - label_width - _COUNTERS) // _COLUMN)
     shown, left_out = columns[:fitting], columns[fitting:]
@@ -69,23 +74,6 @@ def _heading(process: ProcessView, vma: VmaView) -> tuple[str, str]:
 def _access(vma: VmaView) -> str:
     flags = vma.flags.split()
     return "".join(letter if code in flags else "-" for code, letter in (("rd", "r"), ("wr", "w"), ("ex", "x")))
-
-
-def _by_family(anon_vmas: tuple[AnonVmaView, ...]) -> list[tuple[AnonVmaView, str]]:
-    """Children under their parents, indented."""
-    known = {anon_vma.id for anon_vma in anon_vmas}
-    rows: list[tuple[AnonVmaView, str]] = []
-
-    def add(anon_vma: AnonVmaView, depth: int) -> None:
-        rows.append((anon_vma, f"{'  ' * depth}{'`-' if depth else ''}{anon_vma.id}"))
-        for child in anon_vmas:
-            if child.parent == anon_vma.id and child.id != anon_vma.id:
-                add(child, depth + 1)
-
-    for anon_vma in anon_vmas:
-        if anon_vma.parent == anon_vma.id or anon_vma.parent not in known:
-            add(anon_vma, 0)
-    return rows
 
 
 def _crossing(anon_vma: AnonVmaView, vma: VmaView) -> str:

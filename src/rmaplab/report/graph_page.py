@@ -7,6 +7,7 @@ from collections import defaultdict
 from html import escape
 from typing import TYPE_CHECKING
 
+from rmaplab.report.family import by_family
 from rmaplab.report.inspection import overview
 
 if TYPE_CHECKING:
@@ -117,23 +118,7 @@ def _trees(inspection: Inspection, top: int) -> Iterator[str]:
         f"{left_out}</p>"
     )
     for root in roots[:top]:
-        yield from _tree(_by_family(by_root[root]), vmas, inspection.addresses)
-
-
-def _by_family(anon_vmas: list[AnonVmaView]) -> list[tuple[AnonVmaView, int]]:
-    """Each with its level, parents before their children."""
-    known = {av.id for av in anon_vmas}
-    children: defaultdict[str, list[AnonVmaView]] = defaultdict(list)
-    tops: list[AnonVmaView] = []
-    for av in anon_vmas:
-        (tops if av.parent == av.id or av.parent not in known else children[av.parent]).append(av)
-    found: list[tuple[AnonVmaView, int]] = []
-    waiting = [(av, 0) for av in reversed(tops)]
-    while waiting:
-        av, level = waiting.pop()
-        found.append((av, level))
-        waiting += [(child, level + 1) for child in reversed(children[av.id])]
-    return found
+        yield from _tree(by_family(by_root[root]), vmas, inspection.addresses)
 
 
 def _tree(

@@ -165,15 +165,18 @@ def load(path: str | os.PathLike[str]) -> Scenario:
     Raises `InputError` if it cannot be opened or is not a scenario.
     """
     name = os.fspath(path)
+    return parse(read(name), name)
+
+
+def read(name: str) -> bytes:
+    """The bytes of the file, or of stdin for ``-``, up to a little more than :func:`parse` takes."""
     try:
         if name == "-" and sys.stdin is None:
             raise ValueError("standard input is closed")
         if name == "-":
-            data = sys.stdin.buffer.read(MAX_BYTES + 1)
-        else:
-            with open(name, "rb") as stream:
-                data = stream.read(MAX_BYTES + 1)
+            return sys.stdin.buffer.read(MAX_BYTES + 1)
+        with open(name, "rb") as stream:
+            return stream.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"{name}: cannot read: {reason}; expected a scenario file or - for stdin") from error
-    return parse(data, name)
