@@ -7,6 +7,7 @@ taken in order, so they are those of one process.
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from collections import deque
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["LOCAL", "Sent", "cluster", "expand_shard"]
 
 LOCAL = "local"
+EXISTING = "auto"
+PATIENCE = 10.0  # seconds for a connection
 AHEAD = 4  # shards of each worker that wait
 
 
@@ -58,9 +61,20 @@ def _at_home(sent: Sent) -> Question:
     return question._replace(series=str(path))
 
 
+def _answers(address: str) -> None:
+    """:class:`InputError` if nobody listens there, for which Ray itself takes minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not (colon and host and port.isdecimal()):
+        raise UsageError(f"--ray {address}: expected HOST:PORT, ray://HOST:PORT, {EXISTING} or {LOCAL}")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"--ray {address}: {error}; is the cluster up?") from error
+
+
 @contextmanager
-def cluster(address: str) -> Iterator[Workers]:
-    """Workers on the Ray cluster at an address, or of one on this machine (:data:`LOCAL`).
+def cluster(address: str, jobs: int | None = None) -> Iterator[Workers]:
+    """Workers on the Ray cluster at an address, or of one with ``jobs`` workers on this machine (:data:`LOCAL`).
 
     :class:`UsageError` without Ray, :class:`InputError` if nobody answers.
     """
@@ -68,12 +82,14 @@ def cluster(address: str) -> Iterator[Workers]:
         import ray
     except ImportError:
         raise UsageError("--ray takes Ray, which is not here: `pip install 'rmaplab[cluster]'`") from None
+    if address not in (LOCAL, EXISTING):
+        _answers(address)
     try:
         if address == LOCAL:
-            ray.init(log_to_driver=False, include_dashboard=False)
+            ray.init(num_cpus=jobs, log_to_driver=False, include_dashboard=False)
         else:
             ray.init(address=address, log_to_driver=False)
-    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, SystemExit) as error:
         raise InputError(f"--ray {address}: {str(error).splitlines()[0]}; is the cluster up?") from error
 
     @contextmanager

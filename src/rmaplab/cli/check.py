@@ -133,7 +133,7 @@ def _where(args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     else:
         from rmaplab.check.cluster import cluster
 
-        with cluster(args.ray) as workers:
+        with cluster(args.ray, args.jobs) as workers:
             yield {"workers": workers}
 
 

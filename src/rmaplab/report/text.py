@@ -148,7 +148,7 @@ def replay_text(results: Sequence[ReplayResult]) -> str:
 def list_text(what: str, items: Sequence[Mapping[str, Any]]) -> str:
     """A catalogue, a line or a few per item."""
     if not items:
-        return f"no {what} in this version\n"
+        return f"no {what} here; a package offers some by entry points of the group rmaplab.{what}\n"
     lines = []
     for item in items:
         fields = dict(item)
