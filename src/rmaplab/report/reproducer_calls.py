@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Places", "Said", "grown", "mapped", "said"]
 
 _PROT = {"r": "PROT_READ", "w": "PROT_WRITE", "x": "PROT_EXEC"}
+_AREAS, _STACK = 0x10_0000_0000, 0x30_0000_0000  # free in every program, and below 512 GiB: user mode has no more
 _ADVICE = {
     "guard-install": "MADV_GUARD_INSTALL",
     "guard-remove": "MADV_GUARD_REMOVE",
@@ -87,9 +88,11 @@ class Places:
 
     def name(self, name: str, start: int) -> str:
         """What the program calls the place; a name that had another place before gets a number."""
-        place = 0x6000_0000_0000 + (start - MMAP_BASE if start < STACK_TOP >> 1 or start >= MMAP_BASE else start)
-        if STACK_TOP - start < 1 << 32:
-            place = 0x6200_0000_0000 - (STACK_TOP - start)
+        place = start  # as somebody has asked for
+        if 0 <= STACK_TOP - start < 1 << 32:
+            place = _STACK - (STACK_TOP - start)
+        elif start >= MMAP_BASE:
+            place = _AREAS + (start - MMAP_BASE)
         for number in range(1, 1000):
             called = f"area_{name}" if number == 1 else f"area_{name}_{number}"
             if self.defined.setdefault(called, place) == place:

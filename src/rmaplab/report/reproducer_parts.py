@@ -96,7 +96,7 @@ static struct {
 static void wait_for(int turn)
 {
 	while (__atomic_load_n(&all->turn, __ATOMIC_ACQUIRE) != turn)
-		sched_yield();
+		usleep(100);
 }
 
 static void check(const char *call, int expected, long rc)
@@ -104,7 +104,8 @@ static void check(const char *call, int expected, long rc)
 	int got = rc < 0 ? errno : 0;
 
 	if (got != expected) {
-		dprintf(1, "# %s: expected %s, got %s\\n", call, expected ? strerror(expected) : "success",
+		dprintf(1, "# %s: expected %s, got %s\\n", call,
+			expected ? strerror(expected) : "success",
 			got ? strerror(got) : "success");
 		all->differences++;
 	}
@@ -118,7 +119,7 @@ GONE = """\
 static void gone(int who)
 {
 	while (!kill(all->pids[who], 0))
-		sched_yield();
+		usleep(100);
 	__atomic_add_fetch(&all->turn, 1, __ATOMIC_RELEASE);
 }
 """
