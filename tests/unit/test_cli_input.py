@@ -7,8 +7,10 @@ import subprocess
 import pytest
 from cli_calls import COMMAND, FORK, _call, _file, _in_a_folder_of_its_own, _trace, real  # noqa: F401 (fixtures)
 
+VERBS = {"run": (), "check": (), "shrink": (), "export": ("--to", "c")}
 
-@pytest.mark.parametrize("verb", ["run", "check"])
+
+@pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -21,15 +23,15 @@ from cli_calls import COMMAND, FORK, _call, _file, _in_a_folder_of_its_own, _tra
     ],
 )
 def test_bad_scenarios(call, file, verb, content, words):
-    done = call(verb, file(content, "bad.rmap"))
+    done = call(verb, file(content, "bad.rmap"), *VERBS[verb])
     assert (done.code, done.out) == (4, "")
     assert words in done.err
 
 
-@pytest.mark.parametrize("verb", ["run", "check", "replay"])
+@pytest.mark.parametrize("verb", [*VERBS, "replay"])
 def test_missing_files_and_folders(call, tmp_path, verb):
     for path in (tmp_path / "none", tmp_path, tmp_path / "none" / "none", "x" * 5000):
-        done = call(verb, path)
+        done = call(verb, path, *VERBS.get(verb, ()))
         assert (done.code, done.out) == (4, "")
         assert str(path)[:40] in done.err
 

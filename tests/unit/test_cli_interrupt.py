@@ -68,6 +68,51 @@ def test_interrupted_check(jobs, group):
     assert found["transitions"] > 0
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_interrupted_row_of_explorations(jobs):
+    """What the first stages found stands, with the one that was cut."""
+    found = interrupt(["check", "--jobs", jobs, "--json"], b"rights, depth", group=True)
+    assert found["verdict"] == "no-verdict"
+    assert [stage["verdict"] for stage in found["stages"]][-1] == "no-verdict"
+    assert found["stages"][0]["verdict"] == "holds"
+
+
+def test_an_interrupted_check_goes_on(tmp_path):
+    args = ["check", "--calls", "6", "--fail-alloc", "0", "--save", "kept", "--json", "--jobs", "2"]
+    cut = interrupt(args, b"depth 5", group=True)
+    done = subprocess.run([*COMMAND, *args, "--resume"], capture_output=True, check=True)
+    whole = subprocess.run([*COMMAND, *args[:5], *args[7:]], capture_output=True, check=True)
+    went_on, never_cut = json.loads(done.stdout), json.loads(whole.stdout)
+    assert cut["transitions"] < went_on["transitions"]
+    for key in ("states", "transitions", "digest", "reached", "verdict"):
+        assert went_on[key] == never_cut[key]
+
+
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_interrupted_fuzz(tmp_path, jobs, group):
+    args = ["fuzz", "--time", "500", "--jobs", jobs, "--json", "--corpus", "kept"]
+    found = interrupt(args, b"[1-9][0-9]* histories", group=group)
+    assert found["interrupted"]
+    assert found["histories"] > 0
+    assert json.loads((tmp_path / "kept" / "fuzz.json").read_text())["next"] == found["histories"]
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_interrupted_comparison(jobs):
+    found = interrupt(["compare", "v6.18", "v7.0", *LARGE[1:], "--jobs", jobs, "--json"], b"depth 5", group=True)
+    assert found["interrupted"]
+    assert "allocation order" in [difference["in"] for difference in found["differences"]]
+
+
+def test_interrupted_shrinking(tmp_path):
+    calls = [f"P0 mmap V{number} 2\nP0 write V{number}" for number in range(60)]
+    (tmp_path / "long.rmap").write_text("\n".join([*calls, "fail 150", "P0 fork P1", ""]))
+    found = interrupt(["shrink", "long.rmap", "--series", "v6.18+v2", "--json"], b"[1-9][0-9]* calls", group=False)
+    assert found["interrupted"]
+    assert found["violations"][0]["length"] <= found["length_before"] == 121
+
+
 @pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
 def test_interrupted_demo(tmp_path, group):
     found = interrupt(

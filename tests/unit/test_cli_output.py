@@ -18,12 +18,21 @@ from cli_calls import (
     real,
 )
 
+FAILING = "P0 mmap A 1\nP0 write A\nfail 2\nP0 fork P1\n"
+
 
 @pytest.mark.parametrize(
-    "args", [("run", "a.rmap"), ("list", "zoo"), ("doctor",), (*SMALL, "-j1"), ("replay", "hand.trace")]
+    "args",
+    [
+        *(("run", "a.rmap"), ("list", "zoo"), ("doctor",), (*SMALL, "-j1"), ("replay", "hand.trace")),
+        ("fuzz", "--histories", "20", "-j1"),
+        ("shrink", "bad.rmap", "--series", "v6.18+v2"),
+        ("compare", "v6.18", "v7.0", "--calls", "3", "-j1"),
+    ],
 )
 def test_output_files(call, file, trace, tmp_path, args):
     file(FORK)
+    file(FAILING, "bad.rmap")
     printed = call(*args, "--json")
     done = call(*args, "--json", "-o", "out.json")
     assert (done.code, done.out) == (printed.code, "")
@@ -45,7 +54,11 @@ def test_full_disk():
 
 @pytest.mark.parametrize(
     "args",
-    [("run", "a.rmap"), ("list", "series"), ("doctor",), (*SMALL, "-j1"), ("replay", "hand.trace")],
+    [
+        *(("run", "a.rmap"), ("list", "series"), ("doctor",), (*SMALL, "-j1"), ("replay", "hand.trace")),
+        ("fuzz", "--histories", "20", "-j1"),
+        ("compare", "v7.0", "v7.3", "--calls", "3", "-j1"),
+    ],
     ids=lambda args: args[0],
 )
 def test_json_is_one_document_and_quiet_is_quiet(call, file, trace, args):
@@ -101,10 +114,16 @@ def test_no_escape_sequences_in_a_pipe(setting):
 
 
 @pytest.mark.parametrize(
-    "args", [("run", "a.rmap", "--json", "-v"), ("run", "a.rmap", "-v"), ("list", "series", "--json")]
+    "args",
+    [
+        *(("run", "a.rmap", "--json", "-v"), ("run", "a.rmap", "-v"), ("list", "series", "--json")),
+        ("shrink", "bad.rmap", "--series", "v6.18+v2", "--json"),
+        *(("export", "bad.rmap", "--series", "v6.18+v2", "--to", to) for to in ("ascii", "c", "dot", "sarif", "svg")),
+    ],
 )
 def test_same_input_same_bytes(file, args):
     file(FORK)
+    file(FAILING, "bad.rmap")
     outs = {real(*args, env={**os.environ, "PYTHONHASHSEED": seed}).out for seed in ("0", "1", "2")}
     assert len(outs) == 1
     assert outs.pop()

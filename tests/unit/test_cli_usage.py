@@ -6,7 +6,7 @@ import json
 import pytest
 from cli_calls import SMALL, _call, _in_a_folder_of_its_own  # noqa: F401 (fixtures)
 
-VERBS = ("demo", "run", "check", "record", "replay", "list", "doctor")
+VERBS = ("demo", "run", "check", "fuzz", "shrink", "compare", "record", "replay", "list", "doctor")
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,23 @@ VERBS = ("demo", "run", "check", "record", "replay", "list", "doctor")
         (["check", "--pages", "-1"], "pages"),
         (["check", "--calls", "-1"], "calls"),
         (["check", "--fail-alloc", "-1"], "fail"),
+        (["check", "--operations", "mmap,wirte"], "did you mean write?"),
+        (["check", "--operations", ""], "operations"),
+        (["check", "--only", "AV-999"], "'AV-999'"),
+        (["check", "--memory", "much"], "much"),
+        (["check", "--resume"], "--save"),
+        (["fuzz", "--time", "-1"], "-1"),
+        (["fuzz", "--histories", "0"], "0"),
+        (["fuzz", "--series", "v6.81"], "did you mean"),
+        (["shrink"], "SCENARIO"),
+        (["compare", "v6.18"], "B"),
+        (["compare", "v6.18", "v7.00"], "did you mean v7.0?"),
+        (["export", "x.rmap"], "--to"),
+        (["export", "x.rmap", "--to", "pdf"], "'pdf'"),
+        (["new-design"], "FILE.py"),
+        (["new-design", "mine.txt"], "mine.py"),
+        (["new-design", "mine.py", "--function", "anon_vma_frok"], "did you mean anon_vma_fork?"),
+        (["new-design", "mine.py", "--series", "v6.8"], "did you mean v6.18?"),
         (["doctor", "--seed", "x"], "x"),
         (["demo", "--html"], "--html"),
     ],

@@ -12,6 +12,7 @@ from jsonschema.validators import validator_for
 from rmaplab import run, schema
 from rmaplab.check.explore import _Search
 from rmaplab.cli import demo as demo_verb
+from rmaplab.cli.catalogue import CATALOGUES as CATALOGUE_OF
 from rmaplab.cli.main import main
 from rmaplab.kernel import Kernel
 from rmaplab.report.documents import stamp
@@ -165,6 +166,50 @@ def test_checks(document, write):
     assert document("check", start, "--calls", "1", "--series", "v6.18+v2", code=1)["violations"][0]["length"] == 3
 
 
+def test_fuzzes(document, tmp_path):
+    quiet = document("fuzz", "--histories", "20", "--jobs", "1")
+    assert (quiet["verdict"], quiet["violations"]) == ("none-found", [])
+    assert quiet["histories"] == 20
+    found = document("fuzz", "--series", "zoo/Z12", "--histories", "200", code=1)
+    assert found["verdict"] == "violated"
+    assert set(found["violations"][0]["ids"]) >= {found["violations"][0]["id"]}
+    assert_damage_is_seen("fuzz", found)
+
+
+def test_shrinks(document, write):
+    found = document("shrink", write(Z02.replace("fail", "P0 mmap B 1\nfail")), "--series", "v6.18+v2", code=1)
+    assert (found["length_before"], found["violations"][0]["length"]) == (4, 3)
+    assert_damage_is_seen("shrink", found)
+
+
+def test_comparisons_of_histories(document):
+    found = document("compare", "v6.18", "v7.0", "--calls", "4", code=1)
+    assert found["verdict"] == "differ"
+    assert {difference["in"] for difference in found["differences"]} <= set(found["aspects"])
+    assert document("compare", "v7.0", "v7.3", "--calls", "3")["verdict"] == "same"
+    assert document("compare", "v7.0", "v7.3", "--max-states", "3", code=3)["verdict"] == "no-verdict"
+    assert_damage_is_seen("compare", found)
+
+
+def test_counterexamples(document, tmp_path, capsys):
+    document("check", "--series", "v6.18+v2", "--calls", "3", "--counterexamples", tmp_path / "found", code=1)
+    (path,) = (tmp_path / "found").iterdir()
+    found = json.loads(path.read_text())
+    validator("counterexample").validate(found)
+    assert [step["text"].split()[1] for step in found["steps"]] == ["mmap", "write", "fork"]
+    assert found["steps"][-1]["violated"]
+    assert found["steps"][1]["changed"]
+    assert len(found["steps"][1]["state"]["anon_vmas"]) == 1
+    assert_damage_is_seen("counterexample", found)
+
+
+@pytest.mark.parametrize("entry", ["zoo/Z12", "zoo/Z32", "zoo/Z23"])
+def test_counterexamples_of_broken_states(tmp_path, capsys, entry):
+    path = next(item["scenario"] for item in CATALOGUE_OF["zoo"]() if item["series"] == entry)
+    assert main(["export", path, "--series", entry, "--to", "json"]) == 0
+    validator("counterexample").validate(json.loads(capsys.readouterr().out))
+
+
 def test_replays(document, trace):
     found = document("replay", trace, trace, "--series", "v6.18+1", "--series", "v6.18+2")
     assert list(found["results"]) == ["v6.18+1", "v6.18+2"]
@@ -286,7 +331,7 @@ def containers(node):
 
 
 TALLIES = {"snapshots", "reached", "results", "acquisitions_by_class", "chain_length", "walk_visits", "events"}
-TALLIES |= {"unmodelled", "approximated", "refused"}
+TALLIES |= {"unmodelled", "approximated", "refused", "failures", "calls"}
 
 
 def assert_damage_is_seen(kind, found):

@@ -49,7 +49,9 @@ def retrace(series: type[Kernel], scenario: Scenario) -> list[Moment]:
     for call, plan in steps_of(scenario):
         outcome = execute(kernel, call, plan)
         after = kernel.snapshot(canonical=False)
-        violated = {report.id: report.detail for report in reversed(outcome.violations)}
+        violated: dict[str, str] = {}
+        for report in outcome.violations:
+            violated.setdefault(report.id, report.detail)
         failed = f"fail {plan.n}{' nowait' * plan.nowait}{f' {plan.kind}' * (plan.kind != 'rmap')}" if plan.n else ""
         changed = tuple(changes(before, after))
         moments.append(Moment(format_statement(call), failed, outcome.errno, changed, violated, after))

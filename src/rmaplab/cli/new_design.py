@@ -18,6 +18,7 @@ from rmaplab.series import DEFAULT, SERIES, ZOO
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
 
     from rmaplab.kernel import Kernel
 
@@ -61,7 +62,7 @@ def starter(series: type[Kernel], function: str, path: str) -> str:
     source = textwrap.dedent(inspect.getsource(vars(owner)[function]))
     parameters = list(inspect.signature(vars(owner)[function]).parameters.values())
     arguments = ", ".join(_argument(parameter) for parameter in parameters[1:])
-    head = ", ".join(_bare(parameter) for parameter in parameters)
+    head = _head(parameters)
     shown = textwrap.indent(source.rstrip(), "    # ", lambda line: True).replace("# \n", "#\n")
     return f'''\
 # SPDX-License-Identifier: GPL-2.0-only
@@ -92,9 +93,10 @@ class Mine(find("{series.name}")):
 '''
 
 
-def _bare(parameter: inspect.Parameter) -> str:
-    text = parameter.name if parameter.default is parameter.empty else f"{parameter.name}={parameter.default!r}"
-    return f"*, {text}" if parameter.kind is parameter.KEYWORD_ONLY else text
+def _head(parameters: Sequence[inspect.Parameter]) -> str:
+    """The parameters as they are declared, without types."""
+    plain = [parameter.replace(annotation=parameter.empty) for parameter in parameters]
+    return str(inspect.Signature(plain))[1:-1]
 
 
 def _argument(parameter: inspect.Parameter) -> str:

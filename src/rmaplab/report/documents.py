@@ -243,7 +243,7 @@ def step_documents(moments: Sequence[Moment]) -> list[Document]:
             "changed": list(moment.changed),
             "violated": [
                 {"id": ident, "statement": INVARIANTS[ident].statement, "detail": detail}
-                for ident, detail in sorted(moment.violated.items())
+                for ident, detail in moment.violated.items()
             ],
             "state": moment.state.as_dict(),
         }

@@ -33,6 +33,7 @@ KINDS = (
 _REFERS_TO: dict[str, tuple[str, ...]] = {
     "compare": ("check", "replay"),
     "conform": ("snapshot",),
+    "counterexample": ("snapshot",),
     "demo": ("check", "replay"),
     "fuzz": ("check",),
     "run": ("snapshot",),
