@@ -4,12 +4,12 @@
 import inspect
 import json
 import sys
+from importlib import metadata
 from importlib.metadata import EntryPoint
 
 import pytest
 from cli_calls import SMALL, _call, _file, _in_a_folder_of_its_own  # noqa: F401 (fixtures)
 
-from rmaplab import series as series_module
 from rmaplab.errors import InputError
 from rmaplab.kernel import Kernel
 from rmaplab.series import SERIES, ZOO, find
@@ -113,7 +113,7 @@ def _installed(tmp_path, monkeypatch):
         EntryPoint(name, f"their_designs:{target}", "rmaplab.designs")
         for name, target in (("quiet", "Quiet"), ("broken", "Broken"), ("none", "nothing"), ("gone", "Gone"))
     ]
-    monkeypatch.setattr(series_module.metadata, "entry_points", lambda group: points)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: points)
     yield
     sys.modules.pop("their_designs", None)
 

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Operations and stages: what an exploration is made of, and what a row of them adds up to."""
 
+import functools
+import operator
+
 import pytest
 
+from rmaplab.check.expand import Expander
 from rmaplab.check.explore import Limits, explore
 from rmaplab.check.histories import CORE, OPERATIONS, Bounds, calls
 from rmaplab.check.monitor import monitored
 from rmaplab.check.stages import MAIN, STAGES, explore_stages, stages
+from rmaplab.check.state import fingerprint
 from rmaplab.errors import UsageError
 from rmaplab.scenario import Mremap
 from rmaplab.series import find
@@ -103,3 +108,29 @@ def test_judged_by_one_invariant_alone_others_do_not_end_a_history():
     past = explore("v6.18+9", bounds, stop_at_first=False, only=("AV-037",))
     assert past.findings == {}
     assert past.states > explore("v6.18+9", bounds, stop_at_first=False).states
+
+
+@pytest.mark.parametrize("series", ["v7.0", "v6.18+9", "zoo/Z23", "zoo/Z12"])
+@pytest.mark.parametrize(
+    "bounds",
+    [Bounds(3, 1, 2, 7, 0, ("exit", "fork", "half", "mmap", "write")), Bounds(3, 2, 1, 5, 1)],
+    ids=["family", "all calls"],
+)
+def test_the_order_of_walks_makes_no_difference(monkeypatch, series, bounds):
+    """With states that differ in it kept apart, the same is found and the same is reached."""
+    short = explore(series, bounds, stop_at_first=False)
+    marks = set()
+
+    def ordered_mark(expander):
+        marks.add(fingerprint(expander.kernel, walk_order=False))
+        return fingerprint(expander.kernel)
+
+    monkeypatch.setattr(Expander, "mark", ordered_mark)
+    long = explore(series, bounds, stop_at_first=False)
+    assert long.states >= short.states
+    broken = {ident: finding.length for ident, finding in long.findings.items()}
+    assert {ident: finding.length for ident, finding in short.findings.items()} == broken
+    assert set(long.reached) == set(short.reached)
+    if not broken:
+        assert functools.reduce(operator.xor, marks) % (1 << 64) == short.digest
+        assert len(marks) == short.states

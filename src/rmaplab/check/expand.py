@@ -81,7 +81,7 @@ class Expander:
         self.path = Path(self.series, self.start, tolerant=bool(self.only))
         self.kernel = self.path.kernel
         self.start_violations = [report for report in self.path.violations if self.counts(report)]
-        self.start_mark = fingerprint(self.kernel)
+        self.start_mark = self.mark()
         self.created = 1 + max((int(name[1:]) for name in _names(start) if re.fullmatch(r"P\d+", name)), default=0)
         self.seen: dict[int, int] = {}  # judged states: the fewest failures on a way there
         self.steps: dict[Step, Step] = {}  # equal steps are one object, which is sent once
@@ -90,6 +90,10 @@ class Expander:
     def counts(self, report: Report) -> bool:
         """Whether a violation is one of those looked for."""
         return not self.only or report.id in self.only or report.id == "AV-045"
+
+    def mark(self) -> int:
+        """What tells states apart: two that differ in nothing but the order of walks are one."""
+        return fingerprint(self.kernel, walk_order=False)
 
     def expand(self, histories: list[History]) -> Expansion:
         """Make every call from the end of each history."""
@@ -139,7 +143,7 @@ class Expander:
         outcome = execute(kernel, step.call, step.plan, check=False)
         found = outcome.violations
         crashed = bool(found) and found[0].id == "AV-045"
-        mark = 0 if crashed else fingerprint(kernel)
+        mark = 0 if crashed else self.mark()
         known = seen.get(mark)
         if not found and known is not None and known <= failures:
             return

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import gc
 import signal
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,13 +28,30 @@ R = TypeVar("R")
 
 __all__ = ["tasks_in_processes", "workers"]
 
+WORTH_IT = 4  # lists for each process
 _work: Callable[[Any], Any]
 
 
 @contextmanager
 def workers(expander: Expands, jobs: int) -> Iterator[Expand]:
-    """A function that expands lists of histories, in order, in ``jobs`` processes (1: this one)."""
-    with tasks_in_processes(expander.expand, jobs) as expand:
+    """A function that expands lists of histories, in order, in ``jobs`` processes (1: this one).
+
+    They are started for the first lists that are worth it; small explorations end before.
+    """
+    with ExitStack() as stack:
+        alone = stack.enter_context(tasks_in_processes(expander.expand, 1))
+        together: Expand | None = None
+
+        def expand(shards: Iterable[list[History]]) -> Iterator[Expansion]:
+            nonlocal together
+            shards = iter(shards)
+            if together is None and jobs > 1:
+                first = list(islice(shards, WORTH_IT * jobs))
+                if len(first) == WORTH_IT * jobs:
+                    together = stack.enter_context(tasks_in_processes(expander.expand, jobs))
+                shards = chain(first, shards)
+            return (together or alone)(shards)
+
         yield expand
 
 

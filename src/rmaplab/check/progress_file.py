@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
 import zlib
@@ -100,7 +99,7 @@ def _question(question: Question) -> dict[str, Any]:
 
 def _digest(series: str) -> str:
     """Of the file that a design is in, which may be edited between two runs; empty for a name."""
-    return hashlib.sha256(Path(series).read_bytes()).hexdigest()[:12] if series.endswith(".py") else ""
+    return f"{zlib.crc32(Path(series).read_bytes()):08x}" if series.endswith(".py") else ""
 
 
 def _same(path: str, document: dict[str, Any], question: Question, search: _Search) -> None:

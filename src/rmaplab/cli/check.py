@@ -18,7 +18,6 @@ from rmaplab.cli.common import (
     add_logic,
     add_only,
     add_output,
-    bar,
     emit,
     given_only,
     jobs_default,
@@ -28,6 +27,7 @@ from rmaplab.cli.common import (
     size,
 )
 from rmaplab.cli.counterexamples import add_counterexamples, write_counterexamples
+from rmaplab.cli.progress import bar
 from rmaplab.errors import UsageError
 from rmaplab.report.checking import check_text
 from rmaplab.report.documents import check_document

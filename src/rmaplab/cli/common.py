@@ -7,11 +7,8 @@ import argparse
 import json
 import os
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
-
-from tqdm import tqdm
 
 from rmaplab.check.invariants import HARM, INVARIANTS
 from rmaplab.errors import InputError, UsageError
@@ -19,14 +16,12 @@ from rmaplab.report.documents import stamp
 from rmaplab.series import DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
 __all__ = [
     "add_logic",
     "add_only",
     "add_output",
-    "advance",
-    "bar",
     "emit",
     "given_only",
     "jobs_default",
@@ -113,20 +108,6 @@ def note(args: argparse.Namespace, message: str) -> None:
         print(f"rmaplab: {message}", file=sys.stderr)
 
 
-@contextmanager
-def bar(args: argparse.Namespace, what: str, unit: str, total: int | None = None) -> Iterator[tqdm[Any]]:
-    """A progress bar on stderr if that is a terminal, with rate and, where the total is known, an estimate."""
-    show = not args.quiet and sys.stderr.isatty()
-    tqdm.monitor_interval = 0  # no thread of its own: worker processes are forked
-    with tqdm(total=total, desc=what, unit=unit, unit_scale=True, disable=not show, leave=False) as progress:
-        yield progress
-
-
-def advance(progress: tqdm[Any]) -> Callable[[int], None]:
-    """A callback that is told the total so far and moves the bar there."""
-    return lambda total: _update(progress, total)
-
-
 def standard_input() -> BinaryIO:
     """Standard input as bytes; :class:`InputError` if it is closed."""
     if sys.stdin is None:
@@ -163,7 +144,3 @@ def seconds(text: str) -> float:
 def jobs_default() -> int:
     """One worker process for each core that may be used."""
     return max(1, len(os.sched_getaffinity(0)))
-
-
-def _update(progress: tqdm[Any], total: int) -> None:
-    progress.update(total - progress.n)

@@ -13,7 +13,8 @@ from rmaplab.check.compare import COMPARED, compare
 from rmaplab.check.explore import Limits
 from rmaplab.cli import replay
 from rmaplab.cli.check import add_bounds, given_bounds
-from rmaplab.cli.common import add_output, bar, emit
+from rmaplab.cli.common import add_output, emit
+from rmaplab.cli.progress import bar
 from rmaplab.errors import UsageError
 from rmaplab.report.checking import compare_text
 from rmaplab.report.documents import compare_document

@@ -13,7 +13,8 @@ import time
 from itertools import count
 from typing import TYPE_CHECKING
 
-from rmaplab.cli.common import add_output, bar, emit, jobs_default, note, positive, seconds
+from rmaplab.cli.common import add_output, emit, jobs_default, note, positive, seconds
+from rmaplab.cli.progress import bar
 from rmaplab.errors import UsageError
 from rmaplab.realkernel.conform.campaign import Campaign, conform
 from rmaplab.realkernel.conform.given import program_of

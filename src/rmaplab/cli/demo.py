@@ -19,7 +19,8 @@ from rmaplab.check.explore import explore
 from rmaplab.check.histories import Bounds
 from rmaplab.cli.catalogue import data_files, shipped_traces
 from rmaplab.cli.claims import fork_drawings, surprises, verdicts
-from rmaplab.cli.common import add_output, advance, bar, emit, jobs_default, note, positive, write_file
+from rmaplab.cli.common import add_output, emit, jobs_default, note, positive, write_file
+from rmaplab.cli.progress import advance, bar
 from rmaplab.errors import InputError, RmaplabError
 from rmaplab.report.demo import Demo, Trace, demo_document, demo_text
 from rmaplab.report.html import demo_page

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from rmaplab.check.fuzz import fuzz
 from rmaplab.check.shrink import shrink
-from rmaplab.cli.common import add_logic, add_only, add_output, bar, emit, given_only, jobs_default, positive, seconds
+from rmaplab.cli.common import add_logic, add_only, add_output, emit, given_only, jobs_default, positive, seconds
 from rmaplab.cli.counterexamples import add_counterexamples, write_counterexamples
+from rmaplab.cli.progress import bar
 from rmaplab.report.checking import fuzz_text
 from rmaplab.report.documents import fuzz_document
 from rmaplab.scenario import parse

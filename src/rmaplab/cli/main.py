@@ -12,10 +12,11 @@ import os
 import signal
 import sys
 import traceback
-from importlib import import_module, metadata
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from rmaplab.errors import InputError, RmaplabError, UsageError
+from rmaplab.report.documents import version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +104,10 @@ def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
     """The parser of all verbs; only the one that is asked for is imported, unless help is wanted."""
     asked = next((word for word in words if not word.startswith("-")), None)
     parser = _Parser(prog="rmaplab", description="Linux's anonymous reverse map as an executable specification.")
-    parser.add_argument("--version", action="version", version=f"rmaplab {metadata.version('rmaplab')}")
+    if "--version" in words:
+        parser.add_argument("--version", action="version", version=f"rmaplab {version()}")
+    else:
+        parser.add_argument("--version", action="store_true", help="show program's version number and exit")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for name in _VERBS:
         if asked in _VERBS and name != asked:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmaplab.cli.common import advance, bar, emit, note
+from rmaplab.cli.common import emit, note
+from rmaplab.cli.progress import advance, bar
 from rmaplab.errors import UsageError
 from rmaplab.report.documents import record_document
 from rmaplab.workload.recorder import record

@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmaplab.cli.common import add_logic, add_output, advance, bar, emit, standard_input
+from rmaplab.cli.common import add_logic, add_output, emit, standard_input
+from rmaplab.cli.progress import advance, bar
 from rmaplab.errors import InputError
 from rmaplab.report.documents import replay_document
 from rmaplab.report.text import replay_text

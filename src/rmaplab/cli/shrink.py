@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from rmaplab.check.invariants import INVARIANTS
 from rmaplab.check.shrink import shrink
-from rmaplab.cli.common import add_logic, add_output, bar, emit
+from rmaplab.cli.common import add_logic, add_output, emit
 from rmaplab.cli.counterexamples import add_counterexamples, open_input, write_counterexamples
+from rmaplab.cli.progress import bar
 from rmaplab.errors import UsageError
 from rmaplab.report.checking import shrink_text
 from rmaplab.report.documents import shrink_document

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.compare import ASPECTS
@@ -38,6 +37,7 @@ __all__ = [
     "shrink_document",
     "stamp",
     "step_documents",
+    "version",
 ]
 
 Document = dict[str, Any]
@@ -45,7 +45,14 @@ Document = dict[str, Any]
 
 def stamp(kind: str, document: Document) -> Document:
     """Head a document with the version and its kind."""
-    return {"rmaplab": metadata.version("rmaplab"), "kind": kind, **document}
+    return {"rmaplab": version(), "kind": kind, **document}
+
+
+def version() -> str:
+    """The version of rmaplab."""
+    from importlib import metadata  # slow to load
+
+    return metadata.version("rmaplab")
 
 
 def run_document(result: RunResult) -> Document:

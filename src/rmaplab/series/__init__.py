@@ -11,8 +11,8 @@ import difflib
 import importlib.util
 import sys
 import traceback
-from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rmaplab.errors import InputError, UsageError
 from rmaplab.kernel import Kernel
@@ -35,6 +35,9 @@ from rmaplab.series.v6_18_9 import V6_18_9
 from rmaplab.series.v6_18_v2 import V6_18_V2
 from rmaplab.series.v7_3 import V7_3
 from rmaplab.series.zoo import ZOO
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 __all__ = ["DEFAULT", "SERIES", "ZOO", "changed_functions", "designs", "find", "is_foreign"]
 
@@ -86,12 +89,14 @@ def find(name: str) -> type[Kernel]:
     raise UsageError(f"unknown series {name!r}; {hint}")
 
 
-def designs() -> tuple[metadata.EntryPoint, ...]:
+def designs() -> tuple[EntryPoint, ...]:
     """The designs that installed packages offer, by entry point in the group ``rmaplab.designs``."""
+    from importlib import metadata  # slow to load
+
     return tuple(sorted(metadata.entry_points(group="rmaplab.designs"), key=lambda point: point.name))
 
 
-def _loaded(point: metadata.EntryPoint) -> type[Kernel]:
+def _loaded(point: EntryPoint) -> type[Kernel]:
     """The class that an entry point names."""
     try:
         design = point.load()
