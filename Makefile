@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint coverage mutants bench nightly kernels conform pages lock clean
+.PHONY: help demo test lint coverage mutants bench zoo nightly kernels conform pages lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -39,6 +39,9 @@ mutants: $(VENV)/.mutation ## set up, then print the mutation score of a sample 
 bench: $(VENV)/.dev ## set up, then measure speed
 	@$(BIN)/python -m benchmarks
 
+zoo: $(VENV)/.dev ## set up, then look for every known bug blindly, and print what found it (minutes)
+	@$(BIN)/python tests/quality/hunting.py
+
 nightly: $(VENV)/.dev ## set up, then 10 million random calls on v7.0 and on v6.18 (hours)
 	@$(BIN)/python tools/nightly.py
 
@@ -48,8 +51,9 @@ kernels: $(VENV)/.dev ## set up, then fetch and build kernels for guests into a 
 conform: $(VENV)/.dev ## set up, then hold the model against all kernels there are (a quarter of an hour; CONFORM=--host: this one, too)
 	@$(BIN)/python tools/conformance.py $(CONFORM)
 
-pages: $(VENV)/.dev ## renew the pages of docs/ that are made from the code
+pages: $(VENV)/.dev ## renew the pages and pictures of docs/ that are made from the code
 	@$(BIN)/python -m rmaplab.report.series_page >docs/series.md
+	@$(BIN)/rmaplab export examples/z01.rmap --series v6.18+9 --to svg --output docs/z01.svg
 
 # The locks hold for every Python from 3.11 on and every platform: the resolver
 # of uv looks at all of them, pip-compile's only at the one it runs on.

@@ -120,6 +120,7 @@ def main():
     rows = [["entry", "violates", "found by", "states", "transitions", "seconds", "calls", "shrunk", "known"]]
     for entry in ZOO:
         found = hunt(entry, jobs)
+        print(f"{entry}: {'not found' if found is None else f'{found.seconds:.1f} s'}", file=sys.stderr)
         if found is None:
             rows.append([entry, looked_for(entry), "not found", 0, 0, "", 0, 0, KNOWN[entry]])
         else:

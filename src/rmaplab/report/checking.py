@@ -91,7 +91,8 @@ def violation_lines(violations: Sequence[Document]) -> Iterator[str]:
 
 def fuzz_text(document: Document) -> str:
     """What was tried, and what came of it."""
-    found = f"{len(document['violations'])} violations" if document["violations"] else "no violation found"
+    many = len(document["violations"])
+    found = f"{many} violation{'s' * (many > 1)}" if many else "no violation found"
     rate = document["operations"] / document["seconds"] if document["seconds"] else 0
     failures = ", ".join(f"{count:,} {kind}" for kind, count in document["failures"].items())
     lines = [

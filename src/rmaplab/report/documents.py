@@ -160,8 +160,13 @@ def check_document(result: Exploration) -> Document:
 
 
 def fuzz_document(result: Fuzz, shrunk: Sequence[Shrunk]) -> Document:
-    """Body of ``kind: fuzz``; ``shrunk`` are the findings made small, in their order."""
+    """Body of ``kind: fuzz``; ``shrunk`` are the findings made small; those that became the same stand once."""
     smaller = {found.id: found for found in shrunk}
+    violations: dict[tuple[str, str], Document] = {}
+    for finding in result.findings:
+        body = _found(result.series, finding, smaller.get(finding.ids[0]))
+        known = violations.setdefault((body["id"], body["scenario"]), {**body, "ids": [], "history": finding.history})
+        known["ids"] = sorted({*known["ids"], *finding.ids})
     return {
         "series": result.series,
         "seed": result.seed,
@@ -176,14 +181,7 @@ def fuzz_document(result: Fuzz, shrunk: Sequence[Shrunk]) -> Document:
         "failures": dict(sorted(result.failures.items())),
         "calls": dict(sorted(result.calls.items())),
         "reached": sorted(name for name, count in result.reached.items() if count),
-        "violations": [
-            {
-                **_found(result.series, finding, smaller.get(finding.ids[0])),
-                "ids": list(finding.ids),
-                "history": finding.history,
-            }
-            for finding in result.findings
-        ],
+        "violations": list(violations.values()),
     }
 
 
