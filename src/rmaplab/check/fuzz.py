@@ -156,7 +156,7 @@ class _Search:
         """See again what the histories of an earlier run have shown."""
         for steps in self.corpus.entries:
             played = player.play(Drawing("", steps), 0)
-            self.features.update(feature for feature, _ in played.fresh)
+            self.features.update(feature for feature, _, _ in played.fresh)
         self.count()
 
     def round(self, histories: int | None) -> list[list[Drawing]]:
@@ -183,15 +183,17 @@ class _Search:
             result.calls += one.calls
             result.failures += one.failures
             result.reached += one.reached
-            self.branches.update(one.taken)
-            new = [(feature, steps) for feature, steps in one.fresh if feature not in self.features]
-            self.features.update(feature for feature, _ in new)
+            # What is new to a worker may not be new: the others' histories come between.
+            new = [entry for entry in one.fresh if entry[0] not in self.features]
+            self.features.update(feature for feature, _, _ in new)
+            if new:
+                self.branches.update(one.taken)
+            lengths = [steps for _, steps, broken in new if broken]
             if one.found is not None:
                 self.record(*one.found)
-            elif one.broken:
-                self.corpus.add(tuple(one.steps[: one.broken]), broken=True)
             elif new:
-                self.corpus.add(tuple(one.steps[: max(1, max(steps for _, steps in new))]))
+                length = max(lengths or [steps for _, steps, _ in new])
+                self.corpus.add(tuple(one.steps[: max(1, length)]), broken=bool(lengths))
             self.number += 1
         self.count()
 

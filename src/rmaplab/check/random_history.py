@@ -50,9 +50,10 @@ class Played:
     """What became of a history.
 
     ``fresh`` are the features that this process had not met before, each with
-    the number of steps after which it showed; ``taken`` the same for branches.
-    ``found`` is the first violation: its reports and the steps up to it;
-    ``broken`` the steps up to the last new one of those that do not count.
+    the number of steps after which it showed, and whether something that does
+    not count was broken then.  If there are any, ``taken`` are the branches of
+    the whole history.  ``found`` is the first violation: its reports and the
+    steps up to it.
     """
 
     steps: list[Step] = field(default_factory=list)
@@ -60,10 +61,9 @@ class Played:
     calls: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     reached: Counter[str] = field(default_factory=Counter)
-    fresh: list[tuple[int, int]] = field(default_factory=list)
+    fresh: list[tuple[int, int, bool]] = field(default_factory=list)
     taken: list[int] = field(default_factory=list)
     found: tuple[list[Report], list[Step]] | None = None
-    broken: int = 0
 
 
 class Source(Protocol):
@@ -153,7 +153,6 @@ class RandomHistory:
         self.guided = guided
         self.only = frozenset(only)
         self.features: set[int] = set()
-        self.branches: set[int] = set()
 
     def play(self, drawing: Drawing, length: int | None = None) -> Played:
         """Make the steps that it begins with, then draw ``length`` more (None: its own choice)."""
@@ -246,9 +245,7 @@ class RandomHistory:
             seen.add(crc32(f"{sorted(broken)} {name}".encode()))
         for feature in seen - self.features:
             self.features.add(feature)
-            played.fresh.append((feature, len(played.steps)))
-            if broken and keep:
-                played.broken = len(played.steps)
+            played.fresh.append((feature, len(played.steps), bool(broken and keep)))
         return True
 
     def end(self, kernel: Monitor, played: Played) -> None:
@@ -265,7 +262,5 @@ class RandomHistory:
             for call, plan in played.steps:
                 execute(kernel, call, plan, check=False)
 
-        new = branches(run) - self.branches
+        played.taken = sorted(branches(run))
         drop_state(kernel)
-        self.branches |= new
-        played.taken = sorted(new)

@@ -40,6 +40,7 @@ def rewritings(steps: Steps) -> Iterator[Steps]:
     yield from _names(steps)
     yield from _area_names(steps)
     yield from _joined(steps)
+    yield from _without_advice(steps)
     for at, step in enumerate(steps):
         if isinstance(step.call, Fork):  # one process does what two did
             yield _renamed((*steps[:at], *steps[at + 1 :]), step.call.child, step.call.process)
@@ -128,6 +129,17 @@ def _names(steps: Steps) -> Iterator[Steps]:
         for number, name in enumerate(wanted):
             steps = _renamed(steps, f"?{number}", name)
         yield steps
+
+
+def _without_advice(steps: Steps) -> Iterator[Steps]:
+    """Rights taken away instead of advice given, everywhere: what splits and merges VMAs by one does by the other."""
+    changed = tuple(
+        Step(Mprotect(process=call.process, range=call.range, prot="r"), plan) if isinstance(call, Madvise) else step
+        for step in steps
+        for call, plan in (step,)
+    )
+    if changed != steps:
+        yield changed
 
 
 def _joined(steps: Steps) -> Iterator[Steps]:
