@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Measures speed and prints a table: median of several runs, with their spread.
 
-Targets on one core: replay 20,000 events/s, explorer 10,000 transitions/s.
+Targets on one core: replay 20,000 events/s, explorer 15,000 transitions/s.
 Machines are shared: the spread tells how far to trust the median.  The noise
 row times the same fixed piece of pure Python over and over.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.big_graph import BigGraph
 from rmaplab.check.explore import explore
+from rmaplab.check.fuzz import fuzz
 from rmaplab.check.histories import Bounds
 from rmaplab.check.monitor import monitored
 from rmaplab.check.state import fingerprint
@@ -77,9 +79,38 @@ def replaying(paths: list[Path], series: str) -> float:
     return result.events / result.seconds
 
 
-def exploring(jobs: int) -> float:
-    result = explore("v7.0", Bounds(calls=6), jobs=jobs)
+def exploring(jobs: int, calls: int = 7) -> float:
+    result = explore("v7.0", Bounds(calls=calls), jobs=jobs)
     return result.transitions / result.seconds
+
+
+def two_workers() -> float:
+    """How many times as fast as one, the two measured one after the other."""
+    return 100 * exploring(2, 8) / exploring(1, 8)
+
+
+def bytes_of_a_state() -> float:
+    return explore("v7.0", Bounds(calls=7)).state_bytes
+
+
+def fuzzing() -> float:
+    result = fuzz("v7.0", histories=300)
+    return result.operations / result.seconds
+
+
+def cold(start: str | None, *options: str) -> float:
+    """Milliseconds of a whole `rmaplab check` that finds something, interpreter included."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "rmaplab", "check", *(["-"] if start else []), "--series", "zoo/Z23"]
+    command += ["--fail-alloc", "0", "--areas", "1", *options]
+    done = subprocess.run(command, input=start, text=True, capture_output=True)
+    assert done.returncode == 1, done.stderr
+    return 1000 * (time.perf_counter() - began)
+
+
+DOUBLE_REUSE = (None, "--operations", "exit,fork,mmap,write", "--processes", "4")
+BROKEN_MERGE = ("P0 mmap A 2\nP0 write A[0]\n", "--operations", "exit,fork,half", "--pages", "2", "--calls", "10")
+BROKEN_MERGE += ("--only", "AV-008")
 
 
 def forking(series: str, rounds: int = 300) -> float:
@@ -151,8 +182,12 @@ def main() -> int:
             ("replay, fork-heavy trace, v7.0", "events/s", "", lambda: replaying([forks], "v7.0")),
             ("replay, fork-heavy trace, v6.18", "events/s", "", lambda: replaying([forks], "v6.18")),
             ("fork and exit, v7.0", "VMAs/s", "", lambda: forking("v7.0")),
-            ("explorer, one core", "transitions/s", "10,000", lambda: exploring(1)),
-            ("explorer, two workers", "transitions/s", "", lambda: exploring(2)),
+            ("explorer, one core", "transitions/s", "15,000", lambda: exploring(1)),
+            ("explorer, two workers", "% of one", "170", two_workers),
+            ("explorer, a stored state", "bytes", "", bytes_of_a_state),
+            ("fuzzer, one core", "calls/s", "", fuzzing),
+            ("double reuse, cold start", "ms", "300", partial(cold, *DOUBLE_REUSE)),
+            ("broken merge, cold start", "ms", "1000", partial(cold, *BROKEN_MERGE)),
             ("copy and fingerprint of a state", "states/s", "", copying),
             ("reader, a million AVCs", "AVCs/s", "", BigGraph(LAYOUT).reading),
             *guests(),

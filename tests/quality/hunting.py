@@ -44,6 +44,7 @@ KNOWN = {
     "zoo/Z32": 8,
     "zoo/Z33": 11,
 }
+KNOWN_MISSED = 14  # the double reuse of Z23 up to a page that a walk misses
 # What the logic that an entry is made from violates itself, later on, tells nothing of the entry.
 OWN = {"zoo/Z25": "AV-035"}
 
@@ -127,7 +128,7 @@ def main():
             rows.append([*found[:5], f"{found.seconds:.1f}", found.length, found.shrunk, KNOWN[entry]])
     found = hunt_missed_page(600, jobs)
     if found is not None:
-        rows.append([*found[:5], f"{found.seconds:.1f}", found.length, found.shrunk, 14])
+        rows.append([*found[:5], f"{found.seconds:.1f}", found.length, found.shrunk, KNOWN_MISSED])
     print("\n".join(table(rows)))
     return 0 if found is not None and all(row[2] != "not found" for row in rows[1:]) else 1
 
