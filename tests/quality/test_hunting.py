@@ -26,7 +26,7 @@ def test_an_entry_is_found_blind_and_made_short(entry):
 
 
 def test_the_page_that_a_walk_misses_after_a_double_reuse_is_found_too():
-    """Too long a history for the explorer: the fuzzer comes there through states that break what is not looked for."""
+    """Too long for the explorer; the fuzzer comes there through states that break what is not looked for."""
     found = hunt_missed_page(600, jobs=2)
     assert found is not None
     assert (found.ident, found.shrunk) == ("AV-030", KNOWN_MISSED)
