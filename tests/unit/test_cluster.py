@@ -4,11 +4,11 @@
 import importlib.util
 import os
 import signal
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from cli_calls import _call, _in_a_folder_of_its_own  # noqa: F401 (fixtures)
+from result_facts import facts
 
 from rmaplab.check.cluster import LOCAL, Sent, cluster, expand_shard
 from rmaplab.check.expand import Expander, Question
@@ -22,12 +22,6 @@ DESIGN = "from rmaplab.kernel import Kernel\n\n\nclass Mine(Kernel):\n    pass\n
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'rmaplab[cluster]'"
 )
-
-
-def facts(result):
-    known = asdict(result)
-    del known["seconds"]
-    return known
 
 
 def ray_workers():

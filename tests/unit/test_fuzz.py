@@ -2,9 +2,9 @@
 """The fuzzer: the same seed gives the same, what it finds can be run, its folder is taken up again."""
 
 import json
-from dataclasses import asdict
 
 import pytest
+from result_facts import facts
 
 from rmaplab.check.fuzz import fuzz
 from rmaplab.check.invariants import HARM
@@ -12,12 +12,6 @@ from rmaplab.check.run import run
 from rmaplab.errors import InputError
 from rmaplab.scenario import parse
 from rmaplab.series import find
-
-
-def facts(result):
-    known = asdict(result)
-    del known["seconds"]
-    return known
 
 
 def test_the_same_seed_gives_the_same_whoever_does_it():

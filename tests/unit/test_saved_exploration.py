@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """An exploration that was ended goes on from its file, to the same result."""
 
-from dataclasses import asdict
-
 import pytest
+from result_facts import facts
 
 from rmaplab.check.explore import Limits, explore
 from rmaplab.check.histories import Bounds
@@ -11,12 +10,6 @@ from rmaplab.errors import InputError
 from rmaplab.scenario import parse
 
 BOUNDS = Bounds(2, 2, 1, 5, 1)
-
-
-def facts(result):
-    known = asdict(result)
-    del known["seconds"]
-    return known
 
 
 @pytest.mark.parametrize("series", ["v7.0", "v6.18+9"])
