@@ -32,7 +32,7 @@ def test_check_verdicts(call):
     done = call(*SMALL, "--series", "v6.18+v2")
     assert done.code == 1
     assert "  | P0 mmap A 1" in done.out
-    for bound in (["--max-states", "9"], ["--time", "0"]):
+    for bound in (["--max-states", "9"], ["--time", "0"], ["--memory", "1M"]):
         done = call(*SMALL, *bound)
         assert done.code == 3
         assert "no-verdict" in done.out
