@@ -2,9 +2,6 @@
 """Explorations on Ray: the same result as on one machine, also if a worker dies half way."""
 
 import importlib.util
-import os
-import signal
-from pathlib import Path
 
 import pytest
 from cli_calls import _call, _in_a_folder_of_its_own  # noqa: F401 (fixtures)
@@ -19,41 +16,41 @@ from rmaplab.scenario import Scenario
 
 BOUNDS = Bounds(3, 2, 1, 5, 1)
 DESIGN = "from rmaplab.kernel import Kernel\n\n\nclass Mine(Kernel):\n    pass\n"
+DEADLY = """
+import os, pathlib, signal
+from itertools import count
+
+from rmaplab.series import SERIES
+
+forks = count()
+death = pathlib.Path({death!r})
+worker = pathlib.Path("/proc/self/cmdline").read_bytes().startswith(b"ray::")
+
+
+class Mine(SERIES[{series!r}]):
+    def anon_vma_fork(self, *args):
+        if worker and next(forks) == 100 and not death.exists():
+            death.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().anon_vma_fork(*args)
+"""
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'rmaplab[cluster]'"
 )
 
 
-def ray_workers():
-    """Process ids of the workers that expand shards, of this process's Ray."""
-    found = []
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            title = (folder / "cmdline").read_bytes()
-        except OSError:
-            continue
-        if title.startswith(b"ray::expand_shard"):
-            found.append(int(folder.name))
-    return sorted(found)
-
-
 @needs_ray
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("series", ["v7.0", "v6.18+9"])
-def test_a_worker_is_killed_half_way_and_nothing_is_lost(series):
-    whole = facts(explore(series, BOUNDS, stop_at_first=False))
-    seen, killed = set(), []
-
-    def kill_one(now):
-        seen.update(ray_workers())
-        if not killed and now.depth == BOUNDS.calls and now.done >= now.width // 3 and len(seen) > 1:
-            killed.append(ray_workers()[0])
-            os.kill(killed[0], signal.SIGKILL)
-
+def test_a_worker_is_killed_half_way_and_nothing_is_lost(series, tmp_path):
+    death = tmp_path / "death"
+    design = tmp_path / "deadly.py"
+    design.write_text(DEADLY.format(series=series, death=str(death)))
+    whole = facts(explore(str(design), BOUNDS, stop_at_first=False))
+    assert not death.exists()
     with cluster(LOCAL, 2) as workers:
-        result = explore(series, BOUNDS, stop_at_first=False, jobs=2, workers=workers, progress=kill_one)
-    assert len(seen) >= 2
-    assert killed
+        result = explore(str(design), BOUNDS, stop_at_first=False, jobs=2, workers=workers)
+    assert death.exists()
     assert facts(result) == whole
 
 
