@@ -6,6 +6,7 @@ import json
 import pytest
 from result_facts import facts
 
+from rmaplab.check.corpus import Corpus
 from rmaplab.check.fuzz import fuzz
 from rmaplab.check.invariants import HARM
 from rmaplab.check.run import run
@@ -95,3 +96,20 @@ def test_being_interrupted_keeps_what_was_learnt(tmp_path):
     result = fuzz("v7.0", histories=640, folder=str(tmp_path), progress=interrupt)
     assert result.interrupted
     assert json.loads((tmp_path / "fuzz.json").read_text())["next"] == 32
+
+
+def test_a_history_in_the_middle_of_which_the_run_is_cut_is_played_again(tmp_path, monkeypatch):
+    """What it showed is kept; it counts only when all was taken from it."""
+    add, kept = Corpus.add, []
+
+    def cut_at_the_fifth(self, steps, broken):
+        add(self, steps, broken=broken)
+        kept.append(steps)
+        if len(kept) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Corpus, "add", cut_at_the_fifth)
+    result = fuzz("v7.0", histories=640, folder=str(tmp_path))
+    assert result.interrupted
+    assert json.loads((tmp_path / "fuzz.json").read_text())["next"] == result.histories
+    assert len(list(tmp_path.glob("*.rmap"))) == 5

@@ -97,7 +97,7 @@ def fuzz(
     search = _Search(Fuzz(watched.name, seed), Random(seed))
     kept = None if folder is None else Folder(folder, watched.name, seed)
     if kept is not None:
-        search.number = kept.read(search.corpus)
+        search.earlier = kept.read(search.corpus)
     result, began = search.result, time.perf_counter()
     player = RandomHistory(watched, only=only)
     try:
@@ -148,9 +148,14 @@ class _Search:
         self.result = result
         self.random = random
         self.corpus = Corpus()
-        self.number = 0  # of the next history
+        self.earlier = 0  # histories of earlier runs
         self.features: set[int] = set()
         self.branches: set[int] = set()
+
+    @property
+    def number(self) -> int:
+        """The number of the next history."""
+        return self.earlier + self.result.histories
 
     def relive(self, player: RandomHistory) -> None:
         """See again what the histories of an earlier run have shown."""
@@ -178,7 +183,6 @@ class _Search:
         """Add what the histories of a task have shown."""
         result = self.result
         for one in played:
-            result.histories += 1
             result.operations += one.operations
             result.calls += one.calls
             result.failures += one.failures
@@ -194,7 +198,7 @@ class _Search:
             elif new:
                 length = max(lengths or [steps for _, steps, _ in new])
                 self.corpus.add(tuple(one.steps[: max(1, length)]), broken=bool(lengths))
-            self.number += 1
+            result.histories += 1  # last: a history in the middle of which the run is cut is played again
         self.count()
 
     def count(self) -> None:
