@@ -20,7 +20,7 @@ demo: $(VENV)/.run ## set up, then run the demonstration (under a minute)
 	@$(BIN)/rmaplab demo
 
 test: lint ## set up, then run the linters and all tests
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.dev ## set up, then run ruff, mypy and the import linter
 	$(BIN)/ruff check .

@@ -3,11 +3,12 @@
 
 import contextlib
 import os
+import signal
 import socket
 import struct
 import sys
-import threading
 from importlib.metadata import entry_points
+from multiprocessing import get_context
 
 import pytest
 
@@ -78,31 +79,33 @@ def test_a_note_alone_makes_no_kernel(tmp_path):
 
 @pytest.fixture
 def server(tmp_path):
-    """Listens where QEMU should, and says something, or waits if it has nothing to say."""
+    """Listens where QEMU should, and says something, or waits if it has nothing to say.
+
+    In a process of its own: while drgn waits for an answer, no thread of this one runs.
+    """
+    processes = []
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(tmp_path / "qmp"))
         listening.listen()
-        done = threading.Event()
 
         def serve(words):
             connection, _ = listening.accept()
             with connection, contextlib.suppress(OSError):
                 if words is None:
-                    done.wait(10)
+                    signal.pause()
                 else:
                     connection.sendall(words)
 
         def start(words):
-            thread = threading.Thread(target=serve, args=(words,))
-            thread.start()
-            threads.append(thread)
+            process = get_context("fork").Process(target=serve, args=(words,))
+            process.start()
+            processes.append(process)
             return tmp_path / "qmp"
 
-        threads = []
         yield start
-        done.set()
-        for thread in threads:
-            thread.join()
+    for process in processes:
+        process.kill()
+        process.join()
 
 
 def test_qemu_that_talks_to_somebody_else(server, monkeypatch):

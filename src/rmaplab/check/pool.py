@@ -82,6 +82,7 @@ def _pool(work: Callable[[T], R], jobs: int) -> Pool | None:
 def _start_worker(work: Callable[[Any], Any]) -> None:
     global _work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # how the pool ends it, whatever the parent does on one (Ray: exit)
     gc.freeze()  # what the parent has made is not the worker's to collect
     _work = _collecting(work)
 
