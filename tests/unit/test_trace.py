@@ -41,6 +41,11 @@ def write(path, events=EVENTS, header=HEADER):
     return path
 
 
+def zipped(data):
+    """The same bytes whenever it is asked: they are in a test's name."""
+    return gzip.compress(data, mtime=0)
+
+
 def read(path, **options):
     with TraceReader(path, **options) as reader:
         return reader.header, list(reader), reader.end
@@ -146,20 +151,20 @@ def test_full_disk():
     [
         (b"", "line 1: the trace stops within its header"),
         (b"plain text", "not a trace: Not a gzipped file"),
-        (gzip.compress(b""), "stops within its header"),
-        (gzip.compress(b"{}\n"), "no rmaplab-trace header"),
-        (gzip.compress(b"[1]\n"), "no rmaplab-trace header"),
-        (gzip.compress(b"nonsense\n"), "line 1: not JSON"),
-        (gzip.compress(b"\xff\xfe\xfd\n"), "line 1: not"),
-        (gzip.compress(b"[" * 200_000 + b"\n"), "nested too deep"),
-        (gzip.compress(b"1" * 5000 + b"\n"), "not JSON"),
-        (gzip.compress(b" " * ((1 << 24) + 1)), "longer than"),
-        (gzip.compress(b'{"rmaplab-trace":2}\n'), "made by a newer rmaplab.*this one reads version 1"),
-        (gzip.compress(b'{"rmaplab-trace":0}\n'), "no trace format 0"),
-        (gzip.compress(b'{"rmaplab-trace":true}\n'), "no rmaplab-trace header"),
-        (gzip.compress(b'{"rmaplab-trace":1,"command":"x"}\n'), "command is not"),
-        (gzip.compress(b'{"rmaplab-trace":1,"command":[],"arch":1}\n'), "arch is not"),
-        (gzip.compress(b'{"rmaplab-trace":1,"command":[],"arch":"","kernel":"","page_size":4095}\n'), "page_size"),
+        (zipped(b""), "stops within its header"),
+        (zipped(b"{}\n"), "no rmaplab-trace header"),
+        (zipped(b"[1]\n"), "no rmaplab-trace header"),
+        (zipped(b"nonsense\n"), "line 1: not JSON"),
+        (zipped(b"\xff\xfe\xfd\n"), "line 1: not"),
+        (zipped(b"[" * 200_000 + b"\n"), "nested too deep"),
+        (zipped(b"1" * 5000 + b"\n"), "not JSON"),
+        (zipped(b" " * ((1 << 24) + 1)), "longer than"),
+        (zipped(b'{"rmaplab-trace":2}\n'), "made by a newer rmaplab.*this one reads version 1"),
+        (zipped(b'{"rmaplab-trace":0}\n'), "no trace format 0"),
+        (zipped(b'{"rmaplab-trace":true}\n'), "no rmaplab-trace header"),
+        (zipped(b'{"rmaplab-trace":1,"command":"x"}\n'), "command is not"),
+        (zipped(b'{"rmaplab-trace":1,"command":[],"arch":1}\n'), "arch is not"),
+        (zipped(b'{"rmaplab-trace":1,"command":[],"arch":"","kernel":"","page_size":4095}\n'), "page_size"),
     ],
 )
 def test_bad_header(tmp_path, content, reason):
