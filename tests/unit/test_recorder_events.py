@@ -65,7 +65,9 @@ def test_threads_share_and_their_calls_come_in_order(trace):
     _, events, _ = trace(*python(source))
     assert kinds(events, "share") == [["share", 0, child, "thread"] for child in range(1, 5)]
     assert len(kinds(events, "munmap")) >= 240
-    assert events[-1] == ["exit", 0]
+    # A thread that was joined has said goodbye to Python; when the kernel ends it is another matter.
+    assert sorted(kinds(events, "exit")) == [["exit", task] for task in range(5)]
+    assert events[-1][0] == "exit"
     layout(events)
 
 
@@ -143,6 +145,7 @@ def test_pages_written_and_unmapped_between_samples_are_seen(trace):
 
 
 def test_recording_twice_gives_the_same_bytes(tmp_path):
+    """Of one process: with two, their order is the scheduler's."""
     for name in "ab":
-        record(["/bin/sh", "-c", "true & wait; ls / > /dev/null"], tmp_path / name)
+        record(["/bin/sh", "-c", "true; exec ls / > /dev/null"], tmp_path / name)
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
