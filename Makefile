@@ -20,7 +20,8 @@ demo: $(VENV)/.run ## set up, then run the demonstration (under a minute)
 	@$(BIN)/rmaplab demo
 
 test: lint ## set up, then run the linters and all tests
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -m alone tests/conformance
+	$(BIN)/pytest -m 'not alone' -n auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/.dev ## set up, then run ruff, mypy and the import linter
 	$(BIN)/ruff check .

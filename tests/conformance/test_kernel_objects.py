@@ -15,6 +15,8 @@ from rmaplab.series import SERIES
 if TYPE_CHECKING:
     from running import RunningKernel
 
+pytestmark = pytest.mark.alone
+
 SCRIPTS = 2
 ATTEMPTS = 4
 
