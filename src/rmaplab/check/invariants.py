@@ -82,14 +82,14 @@ def _linked_once(state: State) -> Iterator[str]:
             yield f"{vma} is linked twice to one anon_vma"
 
 
-@holds("AV-003", "a VMA has an anon_vma if and only if its chain is not empty", _RMAP)
+@holds("AV-003", "a VMA has an anon_vma if and only if its chain is not empty", _RMAP, needs="has_links")
 def _faulted_or_not(state: State) -> Iterator[str]:
     for vma in state.vmas:
         if (vma.anon_vma is None) != (not vma.anon_vma_chain):
             yield f"{vma}: anon_vma {vma.anon_vma}, {len(vma.anon_vma_chain)} AVCs"
 
 
-@holds("AV-004", "a VMA's anon_vma is in its chain", _RMAP)
+@holds("AV-004", "a VMA's anon_vma is in its chain", _RMAP, needs="has_links")
 def _active_in_chain(state: State) -> Iterator[str]:
     for vma in state.vmas:
         if vma.anon_vma is not None and all(avc.anon_vma is not vma.anon_vma for avc in vma.anon_vma_chain):
@@ -107,7 +107,7 @@ def _one_root(state: State) -> Iterator[str]:
             yield f"{anon_vma} and its parent {anon_vma.parent} have different roots"
 
 
-@holds("AV-006", "with an anon_vma, its parent is in the chain", _RMAP)
+@holds("AV-006", "with an anon_vma, its parent is in the chain", _RMAP, needs="has_links")
 def _ancestors(state: State) -> Iterator[str]:
     for vma in state.vmas:
         chain = {avc.anon_vma for avc in vma.anon_vma_chain}
@@ -116,7 +116,7 @@ def _ancestors(state: State) -> Iterator[str]:
                 yield f"{vma}: {anon_vma} without its parent {anon_vma.parent}"
 
 
-@holds("AV-007", "the one anon_vma of a singular chain is a root", _RMAP)
+@holds("AV-007", "the one anon_vma of a singular chain is a root", _RMAP, needs="has_links")
 def _singular_is_root(state: State) -> Iterator[str]:
     for vma in state.vmas:
         if len(vma.anon_vma_chain) == 1:
@@ -125,7 +125,12 @@ def _singular_is_root(state: State) -> Iterator[str]:
                 yield f"{vma}: its only anon_vma {anon_vma} is below {anon_vma.root}"
 
 
-@holds("AV-008", "VMAs with the same anon_vma have the same set of anon_vmas in their chains", _RMAP)
+@holds(
+    "AV-008",
+    "VMAs with the same anon_vma have the same set of anon_vmas in their chains",
+    _RMAP,
+    needs="has_links",
+)
 def _same_chain(state: State) -> Iterator[str]:
     for anon_vma, vmas in state.active.items():
         if len(vmas) > 1 and len({frozenset(avc.anon_vma for avc in vma.anon_vma_chain) for vma in vmas}) > 1:
@@ -183,6 +188,7 @@ def _child_count(state: State) -> Iterator[str]:
     "AV-013",
     "refcount is 1 for being linked, 1 for each pin, and on a root 1 for each other anon_vma of its tree",
     _RMAP,
+    needs="has_links",
 )
 def _refcounts(state: State) -> Iterator[str]:
     pins_roots = state.kernel.has_root_lock
@@ -269,7 +275,12 @@ watched("AV-020", "an anon_vma that lost its last link is never linked again", _
 
 # --- order and locking, watched while calls run -----------------------------------------------
 
-watched("AV-022", "fork links the child's VMA before it shares a page, children behind parents", "kernel/fork.c")
+watched(
+    "AV-022",
+    "fork links the child's VMA before it shares a page, children behind parents",
+    "kernel/fork.c",
+    needs="has_links",
+)
 watched("AV-023", "teardown zaps pages, then unlinks, then frees the VMA", "mm/mmap.c")
 
 
@@ -303,9 +314,10 @@ watched(
     "AV-034",
     "fork links the child to the parent's anon_vmas, and to one of its own unless it reuses one of them",
     _RMAP,
+    needs="has_links",
 )
 watched("AV-035", "fork allocates an anon_vma if and only if no ancestor's is reusable", _RMAP, needs="reuses")
-watched("AV-036", "a new anon_vma is a child of the parent VMA's anon_vma", _RMAP)
+watched("AV-036", "a new anon_vma is a child of the parent VMA's anon_vma", _RMAP, needs="has_links")
 watched("AV-037", "reading and walking change nothing in the reverse map", _RMAP)
 watched("AV-038", "locks nest in the order of mm/rmap.c", _RMAP)
 watched("AV-039", "no debug assertion of the kernel fires", _RMAP)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from rmaplab.check.registry import holds
 from rmaplab.kernel.flags import PAGE_SHIFT, VM_WRITE
 from rmaplab.kernel.folio import linear_page_index
+from rmaplab.kernel.walk import ULONG_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rmaplab.check.state import State
-    from rmaplab.kernel.objects import Folio, Mm, StableNode
+    from rmaplab.kernel import Kernel
+    from rmaplab.kernel.objects import AnonVma, Folio, Mm, StableNode, Vma
 
 __all__: list[str] = []
 
@@ -34,13 +36,13 @@ def _coverage(state: State) -> Iterator[str]:
         places = [(mm, address, pte.page) for mm, address, pte in ptes]
         if folio.stable_node is not None:
             places = _noted(folio.stable_node, places)
-        yield from _missed(folio, "mapped", places)
+        yield from _missed(state, folio, "mapped", places)
     for folio, waiting in state.migrating.items():
-        yield from _missed(folio, "awaited", [(mm, address, pte.page) for mm, address, pte in waiting])
+        yield from _missed(state, folio, "awaited", [(mm, address, pte.page) for mm, address, pte in waiting])
     for slot, entries in state.swapped.items():
         if slot.folio is not None:
             places = [(mm, address, 0) for mm, address, _ in entries if _comes_back(slot.folio, mm, address)]
-            yield from _missed(slot.folio, "swapped out", places)
+            yield from _missed(state, slot.folio, "swapped out", places)
 
 
 def _noted(node: StableNode, places: list[tuple[Mm, int, int]]) -> list[tuple[Mm, int, int]]:
@@ -50,8 +52,20 @@ def _noted(node: StableNode, places: list[tuple[Mm, int, int]]) -> list[tuple[Mm
     for mm, address, page in places:
         vma, anon_vma = mm.lookup(address), items.get((mm, address))
         if anon_vma is not None and vma is not None:
-            noted += [(mm, address, page) for avc in vma.anon_vma_chain if avc.anon_vma is anon_vma]
+            noted += [(mm, address, page)] * _knows(vma, anon_vma)
     return noted
+
+
+def _knows(vma: Vma, anon_vma: AnonVma) -> bool:
+    """Whether the VMA is linked to the anon_vma, or, in a design without links, has it or an heir of it."""
+    linked = {avc.anon_vma for avc in vma.anon_vma_chain}
+    if not linked and vma.anon_vma is not None:
+        own = vma.anon_vma
+        linked = {own}
+        while own.parent is not own:
+            own = own.parent
+            linked.add(own)
+    return anon_vma in linked
 
 
 def _comes_back(folio: Folio, mm: Mm, address: int) -> bool:
@@ -64,31 +78,31 @@ def _comes_back(folio: Folio, mm: Mm, address: int) -> bool:
     return folio.mapping.root is vma.anon_vma.root and folio.index == linear_page_index(vma, address)
 
 
-def _missed(folio: Folio, how: str, places: list[tuple[Mm, int, int]]) -> Iterator[str]:
-    visited = _visited_by_ksm(folio) if folio.stable_node is not None else _visited(folio)
+def _missed(state: State, folio: Folio, how: str, places: list[tuple[Mm, int, int]]) -> Iterator[str]:
+    looks = _visited if folio.stable_node is None else _visited_by_ksm
+    visited = looks(state.kernel, folio)
     for mm, address, page in places:
         if (mm, address - (page << PAGE_SHIFT)) not in visited:
             yield f"{folio} is {how} at {address:#x} in {mm}; a walk of {folio.mapping} does not get there"
 
 
-def _visited(folio: Folio) -> set[tuple[Mm, int]]:
+def _visited(kernel: Kernel, folio: Folio) -> set[tuple[Mm, int]]:
     """Where a walk of an anonymous folio looks for its first page (which may lie before a VMA's start)."""
     if folio.mapping is None:
         return set()
     return {
-        (avc.vma.vm_mm, avc.vma.vm_start + ((folio.index - avc.vma.anon_pgoff) << PAGE_SHIFT))
-        for avc in folio.mapping.rb_root.stab(folio.index, folio.index + (1 << folio.order) - 1)
+        (vma.vm_mm, vma.vm_start + ((folio.index - vma.anon_pgoff) << PAGE_SHIFT)) for vma in kernel.folio_vmas(folio)
     }
 
 
-def _visited_by_ksm(folio: Folio) -> set[tuple[Mm, int]]:
+def _visited_by_ksm(kernel: Kernel, folio: Folio) -> set[tuple[Mm, int]]:
     """Where a walk of a KSM page looks: at each item's address, in every VMA of its anon_vma."""
     assert folio.stable_node is not None
     return {
-        (avc.vma.vm_mm, item.address)
+        (vma.vm_mm, item.address)
         for item in folio.stable_node.items
-        for avc in item.anon_vma.rb_root
-        if avc.vma.vm_start <= item.address < avc.vma.vm_end
+        for vma in kernel.anon_vma_vmas(item.anon_vma, 0, ULONG_MAX)
+        if vma.vm_start <= item.address < vma.vm_end
     }
 
 

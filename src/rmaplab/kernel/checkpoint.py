@@ -98,6 +98,7 @@ class _Copies:
         new = self.mms[old] = Mm(old.id)
         new.users = old.users
         new.start_brk, new.brk = old.start_brk, old.brk
+        new.cow_context = None if old.cow_context is None else self.anon_vmas[old.cow_context]
         new.has_pinned = old.has_pinned
         new.pinned = [(address, self.folio(folio)) for address, folio in old.pinned]
         new.vmas = [self.vma(vma, new) for vma in old.vmas]

@@ -44,13 +44,12 @@ class HugeMemory(Khugepaged):
         The kernel keeps a count for two mms at a time and has to take the
         folio for shared when there were more; here it is exact.
         """
-        assert folio.mapping is not None
         pages = 1 << folio.order
         found = {
             at
-            for avc in folio.mapping.rb_root.stab(folio.index, folio.index + pages - 1)
-            if avc.vma.vm_mm is mm
-            for at, _ in self.page_vma_mapped_walk(folio, avc.vma, self.vma_address(avc.vma, folio.index, pages))
+            for vma in self.folio_vmas(folio)
+            if vma.vm_mm is mm
+            for at, _ in self.page_vma_mapped_walk(folio, vma, self.vma_address(vma, folio.index, pages))
         }
         return len(found)
 

@@ -43,6 +43,7 @@ class Kernel(Fork):
     merges_into_unfaulted: ClassVar[bool] = True  # an unfaulted VMA may absorb a faulted one (v6.16)
     spares_fork_children: ClassVar[bool] = True  # they do not merge with unfaulted ranges (v3.0)
     has_root_lock: ClassVar[bool] = True  # one lock for a tree, whose root is pinned (v2.6.36)
+    has_links: ClassVar[bool] = True  # a faulted VMA is linked to its anon_vma: not in every design
     has_chains: ClassVar[bool] = True  # a VMA has links to several anon_vmas (v2.6.34)
 
     def __init__(self) -> None:

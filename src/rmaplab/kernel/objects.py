@@ -225,7 +225,7 @@ START_BRK = 0x5555_5555_6000  # where heaps begin, in bytes, unless someone know
 class Mm:
     """struct mm_struct: the VMAs in address order (the maple tree) and the page table."""
 
-    __slots__ = ("brk", "has_pinned", "id", "page_table", "pinned", "start_brk", "users", "vmas")
+    __slots__ = ("brk", "cow_context", "has_pinned", "id", "page_table", "pinned", "start_brk", "users", "vmas")
 
     def __init__(self, ident: int) -> None:
         self.id = ident
@@ -234,6 +234,7 @@ class Mm:
         self.users = 1
         self.start_brk = START_BRK  # where the heap begins
         self.brk = 0  # end of the heap in bytes, 0 before the first brk()
+        self.cow_context: AnonVma | None = None  # of designs that keep one for a whole mm
         self.has_pinned = False  # MMF_HAS_PINNED: a page was pinned for DMA once
         self.pinned: list[tuple[int, Folio]] = []  # pins of this process: address (bytes) at the time, folio
 

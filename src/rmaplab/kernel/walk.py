@@ -24,7 +24,7 @@ from rmaplab.kernel.swapfile import SwapFile
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rmaplab.kernel.objects import AnonVma, AnonVmaChain, Folio, KsmRmapItem, Vma
+    from rmaplab.kernel.objects import AnonVma, Folio, KsmRmapItem, Vma
 
 __all__ = ["RmapWalk", "RmapWalkControl"]
 
@@ -179,15 +179,24 @@ class RmapWalk(SwapFile):
         if anon_vma is None:
             return visits
         pages = 1 << folio.order
-        for avc in anon_vma.rb_root.stab(folio.index, folio.index + pages - 1):
-            address = self.vma_address(avc.vma, folio.index, pages)
+        for vma in self.folio_vmas(folio):
+            address = self.vma_address(vma, folio.index, pages)
             if address < 0:
-                raise KernelBug(f"{folio} is not in {avc.vma}, where the tree of {anon_vma} has it")
-            if not self.visit(folio, avc.vma, address, rwc, visits):
+                raise KernelBug(f"{folio} is not in {vma}, where the tree of {anon_vma} has it")
+            if not self.visit(folio, vma, address, rwc, visits):
                 break
         if not locked:
             self.anon_vma_unlock_read(anon_vma)
         return visits
+
+    def folio_vmas(self, folio: Folio) -> list[Vma]:
+        """VMAs that may map a folio that names an anon_vma, in the order in which a walk visits them."""
+        assert folio.mapping is not None
+        return self.anon_vma_vmas(folio.mapping, folio.index, folio.index + (1 << folio.order) - 1)
+
+    def anon_vma_vmas(self, anon_vma: AnonVma, first: int, last: int) -> list[Vma]:
+        """VMAs that may map pages [first, last] (page offsets) that name an anon_vma, in the order of its tree."""
+        return [avc.vma for avc in anon_vma.rb_root.stab(first, last)]
 
     def looking(self) -> RmapWalkControl:
         """A walk that changes nothing."""
@@ -268,8 +277,7 @@ class RmapWalk(SwapFile):
     ) -> bool:
         """One item's turn in one of the two rounds; whether the walk goes on."""
         search_new_forks, by = how
-        for avc in self.ksm_entries(item, by):
-            vma = avc.vma
+        for vma in self.ksm_vmas(item, by):
             if (vma.vm_mm is item.mm) is search_new_forks:
                 continue
             if not vma.vm_start <= item.address < vma.vm_end:
@@ -278,15 +286,15 @@ class RmapWalk(SwapFile):
                 return False
         return True
 
-    def ksm_entries(self, item: KsmRmapItem, by: str | None) -> list[AnonVmaChain]:
-        """The entries of an item's tree that a walk looks at."""
+    def ksm_vmas(self, item: KsmRmapItem, by: str | None) -> list[Vma]:
+        """The VMAs that a walk looks at for an item."""
         ranges = {
             None: self.ksm_walk_range(item),
             "whole": (0, ULONG_MAX),
             "offset": (item.pgoff, item.pgoff),
             "address": (item.address >> PAGE_SHIFT,) * 2,
         }
-        return list(item.anon_vma.rb_root.stab(*ranges[by]))
+        return self.anon_vma_vmas(item.anon_vma, *ranges[by])
 
     def ksm_walk_range(self, item: KsmRmapItem) -> tuple[int, int]:
         """Page offsets that may cover an item: all, as the item has no offset but only an address."""

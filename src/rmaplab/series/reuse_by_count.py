@@ -76,13 +76,12 @@ class ReuseByCount(Kernel):
 
     def mapped_pages(self, folio: Folio) -> set[int]:
         """The pages of a large folio that a small entry maps somewhere."""
-        assert folio.mapping is not None
         pages = 1 << folio.order
         return {
             entry.page
-            for avc in folio.mapping.rb_root.stab(folio.index, folio.index + pages - 1)
-            for at, entry in self.page_vma_mapped_walk(folio, avc.vma, self.vma_address(avc.vma, folio.index, pages))
-            if at not in avc.vma.vm_mm.page_table.pmds
+            for vma in self.folio_vmas(folio)
+            for at, entry in self.page_vma_mapped_walk(folio, vma, self.vma_address(vma, folio.index, pages))
+            if at not in vma.vm_mm.page_table.pmds
         }
 
     def map_swapped_page(self, vma: Vma, address: int, entry: SwapPte, folio: Folio, write: bool) -> None:
