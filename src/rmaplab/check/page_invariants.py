@@ -82,24 +82,22 @@ def _missed(state: State, folio: Folio, how: str, places: list[tuple[Mm, int, in
     looks = _visited if folio.stable_node is None else _visited_by_ksm
     visited = looks(state.kernel, folio)
     for mm, address, page in places:
-        if (mm, address - (page << PAGE_SHIFT)) not in visited:
+        if (mm.lookup(address), address - (page << PAGE_SHIFT)) not in visited:
             yield f"{folio} is {how} at {address:#x} in {mm}; a walk of {folio.mapping} does not get there"
 
 
-def _visited(kernel: Kernel, folio: Folio) -> set[tuple[Mm, int]]:
-    """Where a walk of an anonymous folio looks for its first page (which may lie before a VMA's start)."""
+def _visited(kernel: Kernel, folio: Folio) -> set[tuple[Vma | None, int]]:
+    """In which VMAs a walk of an anonymous folio looks, and where its first page would be there."""
     if folio.mapping is None:
         return set()
-    return {
-        (vma.vm_mm, vma.vm_start + ((folio.index - vma.anon_pgoff) << PAGE_SHIFT)) for vma in kernel.folio_vmas(folio)
-    }
+    return {(vma, vma.vm_start + ((folio.index - vma.anon_pgoff) << PAGE_SHIFT)) for vma in kernel.folio_vmas(folio)}
 
 
-def _visited_by_ksm(kernel: Kernel, folio: Folio) -> set[tuple[Mm, int]]:
+def _visited_by_ksm(kernel: Kernel, folio: Folio) -> set[tuple[Vma | None, int]]:
     """Where a walk of a KSM page looks: at each item's address, in every VMA of its anon_vma."""
     assert folio.stable_node is not None
     return {
-        (vma.vm_mm, item.address)
+        (vma, item.address)
         for item in folio.stable_node.items
         for vma in kernel.anon_vma_vmas(item.anon_vma, 0, ULONG_MAX)
         if vma.vm_start <= item.address < vma.vm_end

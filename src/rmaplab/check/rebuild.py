@@ -301,8 +301,8 @@ class _Builder:
         links = self.links + [AnonVmaChain(ident + 1) for ident in range(len(self.links), allocated)]
         slab.anon_vma_chain.live.update((avc.id, avc) for avc in links[:allocated])
         slab.bytes = self.snapshot.slab.bytes
-        slab.anon_vma.allocations = max((av.id for av in self.anon_vmas.values()), default=0)
-        slab.anon_vma_chain.allocations = len(links)
+        slab.anon_vma.made = max((av.id for av in self.anon_vmas.values()), default=0)
+        slab.anon_vma_chain.made = len(links)
         idents[Mm] = max((mm.id for mm in self.mms.values()), default=0)
         idents[Vma] = max((avc.vma.id for avc in self.links), default=0)
         idents[Vma] = max([idents[Vma], *(vma.id for vma in self.vmas.values())])

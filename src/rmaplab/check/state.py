@@ -196,7 +196,8 @@ class _Encoder:
 
     def encode_anon_vma(self, anon_vma: AnonVma) -> None:
         out, vmas, anon_vmas = self.out, self.vmas, self.anon_vmas
-        out += (anon_vma.refcount, anon_vma.num_children, anon_vma.num_active_vmas, anon_vma.degree, anon_vma.freed)
+        out += (anon_vma.refcount, anon_vma.num_children, anon_vma.num_active_vmas, anon_vma.degree)
+        out.append(anon_vma.freed + 2 * anon_vma.embedded)
         if not anon_vma.freed:
             parent, root = anon_vma.parent, anon_vma.root
             out.append(-1 if parent.freed else anon_vmas.setdefault(parent, len(anon_vmas)))

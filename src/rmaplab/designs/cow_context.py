@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from rmaplab.kernel.objects import AnonVma, AnonVmaChain, Mm, Vma
     from rmaplab.kernel.rmap import Operation
+    from rmaplab.kernel.vma import VmaMerge
 
 __all__ = ["CowContext"]
 
@@ -117,9 +118,15 @@ class CowContext(Kernel):
         """Count the VMA, and enter its remap."""
         self.anon_vma_lock_write(context)
         self.add_active_vmas(context, 1)
+        self.anon_vma_unlock_write(context)
         if remap is not None:
-            self.anon_vma_chain_assign(vma, remap, context)
-            self.anon_vma_interval_tree_insert(remap, context)
+            self._enter_remap(vma, context, remap)
+
+    def _enter_remap(self, vma: Vma, context: AnonVma, remap: AnonVmaChain) -> None:
+        """Let walks of a context find a VMA that was moved."""
+        self.anon_vma_lock_write(context)
+        self.anon_vma_chain_assign(vma, remap, context)
+        self.anon_vma_interval_tree_insert(remap, context)
         self.anon_vma_unlock_write(context)
 
     def anon_vma_prepare(self, vma: Vma) -> int:
@@ -134,6 +141,30 @@ class CowContext(Kernel):
         if rc != 0:
             dst.anon_vma = None
         return rc
+
+    def commit_merge(
+        self,
+        vmg: VmaMerge,
+        target: Vma,
+        exporter: Vma | None,
+        start: int,
+        end: int,
+        removed: tuple[Vma, ...] = (),
+    ) -> Vma | None:
+        """Exec moves its stack, which keeps its page offsets: the one VMA that is remapped without a copy."""
+        context = target.anon_vma
+        if not vmg.keep_pgoff or context is None or self._is_remapped(target):
+            return super().commit_merge(vmg, target, exporter, start, end, removed)
+        remap = self.anon_vma_chain_alloc(GFP_KERNEL)
+        if remap is None:
+            vmg.oom = True
+            return None
+        merged = super().commit_merge(vmg, target, exporter, start, end, removed)
+        if merged is None:
+            self.anon_vma_chain_free(remap)
+            return None
+        self._enter_remap(target, context, remap)
+        return merged
 
     def anon_vma_fork(self, vma: Vma, pvma: Vma) -> int:
         """The child's context is made with the first VMA that has had a page; each moved VMA takes a remap."""

@@ -58,8 +58,11 @@ def copy_state(source: K, target: K) -> K:
     target.data_default_flags = source.data_default_flags
     target.idents = source.idents.copy()
     target.slab.bytes = source.slab.bytes
-    target.slab.anon_vma.allocations = source.slab.anon_vma.allocations
-    target.slab.anon_vma_chain.allocations = source.slab.anon_vma_chain.allocations
+    for theirs, own in (
+        (source.slab.anon_vma, target.slab.anon_vma),
+        (source.slab.anon_vma_chain, target.slab.anon_vma_chain),
+    ):
+        own.made, own.embedded, own.spared = theirs.made, theirs.embedded, theirs.spared
     return target
 
 
@@ -134,6 +137,7 @@ class _Copies:
     def avc(self, old: AnonVmaChain, avcs: dict[AnonVmaChain, AnonVmaChain]) -> AnonVmaChain:
         new = avcs[old] = AnonVmaChain(old.id)
         new.linked = old.linked
+        new.embedded = old.embedded
         new.vma = self.vmas.get(old.vma) or self.vma(old.vma, old.vma.vm_mm)
         new.anon_vma = self.anon_vmas[old.anon_vma]
         return new
@@ -187,6 +191,7 @@ def _copy_anon_vmas(source: Kernel) -> dict[AnonVma, AnonVma]:
         new.num_active_vmas = old.num_active_vmas
         new.degree = old.degree
         new.linked = old.linked
+        new.embedded = old.embedded
     for old in live:
         copies[old].root = copies[old.root]
         # That of an emptied one, kept by a reference alone, may be gone.

@@ -32,11 +32,13 @@ class AnonVma:
 
     ``degree`` counts users and children together, on series before v6.0.
     ``linked`` remembers whether a VMA was ever linked to it; an object freed
-    without that was allocated in vain.
+    without that was allocated in vain.  ``embedded``: part of its VMA and no
+    slab object, in designs that defer it.
     """
 
     __slots__ = (
         "degree",
+        "embedded",
         "freed",
         "id",
         "linked",
@@ -59,6 +61,7 @@ class AnonVma:
         self.rb_root = IntervalTree()
         self.linked = False
         self.freed = False
+        self.embedded = False
 
     def __repr__(self) -> str:
         return f"av{self.id}"
@@ -67,7 +70,7 @@ class AnonVma:
 class AnonVmaChain:
     """struct anon_vma_chain: links one VMA to one anon_vma (AVC)."""
 
-    __slots__ = ("anon_vma", "freed", "id", "linked", "vma")
+    __slots__ = ("anon_vma", "embedded", "freed", "id", "linked", "vma")
 
     vma: Vma
     anon_vma: AnonVma
@@ -76,6 +79,7 @@ class AnonVmaChain:
         self.id = ident
         self.linked = False
         self.freed = False
+        self.embedded = False
 
     def __repr__(self) -> str:
         return f"avc{self.id}"

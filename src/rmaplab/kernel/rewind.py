@@ -77,7 +77,10 @@ class Checkpoint:
         self.dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
         self.orders = kernel.anon_orders
         slab = kernel.slab
-        self.slab = slab.bytes, slab.anon_vma.allocations, slab.anon_vma_chain.allocations
+        self.slab_bytes = slab.bytes
+        self.caches = [
+            (cache, cache.made, cache.embedded, cache.spared) for cache in (slab.anon_vma, slab.anon_vma_chain)
+        ]
         self._note()
 
     def restore(self) -> None:
@@ -93,8 +96,9 @@ class Checkpoint:
         kernel = self.kernel
         if kernel.anon_orders is not self.orders:
             kernel.anon_orders = self.orders
-        slab = kernel.slab
-        slab.bytes, slab.anon_vma.allocations, slab.anon_vma_chain.allocations = self.slab
+        kernel.slab.bytes = self.slab_bytes
+        for cache, made, embedded, spared in self.caches:
+            cache.made, cache.embedded, cache.spared = made, embedded, spared
 
     def _note(self) -> None:
         kernel, values, lists, dicts = self.kernel, self.values, self.lists, self.dicts

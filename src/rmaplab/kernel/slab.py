@@ -41,6 +41,9 @@ class KmemCache(Generic[T]):
     """One cache: its live objects by id, and totals since the start.
 
     ``wasted`` counts the objects freed without ever having been linked.
+    ``embedded`` of the live ones are part of another object and take nothing
+    from the cache, and ``spared`` of all that were made never took anything:
+    in designs that defer an allocation.
     """
 
     def __init__(self, name: str, constructor: Callable[[int], T], size: int, stride: int) -> None:
@@ -49,9 +52,28 @@ class KmemCache(Generic[T]):
         self.size = size
         self.stride = stride
         self.live: dict[int, T] = {}
-        self.allocations = 0
+        self.made = 0
+        self.embedded = 0
+        self.spared = 0
         self.peak = 0
         self.wasted = 0
+
+    @property
+    def allocations(self) -> int:
+        """Allocations that succeeded."""
+        return self.made - self.spared
+
+    @property
+    def in_use(self) -> int:
+        """Objects that are allocated now."""
+        return len(self.live) - self.embedded
+
+    def make(self) -> T:
+        """The next object; its cost is the caller's to count."""
+        self.made += 1
+        obj = self.constructor(self.made)
+        self.live[obj.id] = obj
+        return obj
 
 
 class Slab:
@@ -114,6 +136,35 @@ class Slab:
 
     def alloc(self, cache: KmemCache[T], gfp: Gfp) -> T | None:
         """A new object, or None if the plan says so."""
+        if not self._granted(cache, gfp):
+            return None
+        obj = cache.make()
+        self._charge(cache)
+        if self.events.listeners:
+            self.events.emit("alloc", obj, gfp.value)
+        return obj
+
+    def embed(self, cache: KmemCache[T]) -> T:
+        """A new object that is part of another, of which there is room in any case: it cannot fail."""
+        obj = cache.make()
+        obj.embedded = True
+        cache.embedded += 1
+        cache.spared += 1
+        return obj
+
+    def detach(self, cache: KmemCache[T], obj: T, gfp: Gfp) -> bool:
+        """Allocate what was embedded, as the same object; False if the plan says so."""
+        if not self._granted(cache, gfp):
+            return False
+        obj.embedded = False
+        cache.embedded -= 1
+        cache.spared -= 1
+        self._charge(cache)
+        if self.events.listeners:
+            self.events.emit("alloc", obj, gfp.value)
+        return True
+
+    def _granted(self, cache: KmemCache[T], gfp: Gfp) -> bool:
         if self._retrying and gfp is GFP_KERNEL:
             self._retrying = False
         else:
@@ -122,23 +173,20 @@ class Slab:
             self.locks.allocations_under_lock += 1
             if gfp is GFP_KERNEL:
                 self.events.report("AV-025", f"GFP_KERNEL allocation of an {cache.name} under an anon_vma lock")
-        if self.count == self._fail_at and (gfp is GFP_NOWAIT or not self._nowait_only):
-            self._retrying = gfp is GFP_NOWAIT
-            self.failed += 1
-            if self.events.listeners:
-                self.events.emit("fail", cache.name, gfp.value)
-            return None
-        cache.allocations += 1
-        obj = cache.constructor(cache.allocations)
-        cache.live[obj.id] = obj
-        if len(cache.live) > cache.peak:
-            cache.peak = len(cache.live)
+        if self.count != self._fail_at or (self._nowait_only and gfp is not GFP_NOWAIT):
+            return True
+        self._retrying = gfp is GFP_NOWAIT
+        self.failed += 1
+        if self.events.listeners:
+            self.events.emit("fail", cache.name, gfp.value)
+        return False
+
+    def _charge(self, cache: KmemCache[T]) -> None:
+        if cache.in_use > cache.peak:
+            cache.peak = cache.in_use
         self.bytes += cache.stride
         if self.bytes > self.peak_bytes:
             self.peak_bytes = self.bytes
-        if self.events.listeners:
-            self.events.emit("alloc", obj, gfp.value)
-        return obj
 
     def free(self, cache: KmemCache[T], obj: T) -> None:
         """Return an object; freeing it twice is reported and changes nothing."""
@@ -147,6 +195,9 @@ class Slab:
             return
         obj.freed = True
         del cache.live[obj.id]
+        if obj.embedded:
+            cache.embedded -= 1
+            return
         if not obj.linked:
             cache.wasted += 1
         self.bytes -= cache.stride

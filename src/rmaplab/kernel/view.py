@@ -165,7 +165,7 @@ class _View:
             swap=swap,
             guards=tuple(self.guards),
             ksm=ksm,
-            slab=SlabView(len(slab.anon_vma.live), len(slab.anon_vma_chain.live), slab.bytes),
+            slab=SlabView(slab.anon_vma.in_use, slab.anon_vma_chain.in_use, slab.bytes),
         )
 
 

@@ -64,10 +64,10 @@ def run_text(result: RunResult, events: Mapping[int, Sequence[Event]]) -> str:
         for process, address, maps in statement.walk or ():
             lines.append(f"        visits {process} at {address:#x}{'' if maps else ', which does not map it'}")
         if statement.walk == ():
-            lines.append("        visits nothing: no anonymous folio")
+            lines.append("        visits nothing")
     lines += ["", *draw(result.kernel.snapshot(canonical=False)), LEGEND]
     slab = result.kernel.slab
-    lines.append(f"{len(slab.anon_vma.live)} anon_vmas, {len(slab.anon_vma_chain.live)} AVCs, {slab.bytes:,} bytes")
+    lines.append(f"{slab.anon_vma.in_use} anon_vmas, {slab.anon_vma_chain.in_use} AVCs, {slab.bytes:,} bytes")
     if result.expects or result.violations:
         lines.append("")
     for expected in result.expects:

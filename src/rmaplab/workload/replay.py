@@ -192,7 +192,7 @@ class _Machine:
         result, slab, locks = self.result, self.kernel.slab, self.kernel.locks
         caches = (slab.anon_vma, slab.anon_vma_chain)
         result.peak = Objects(slab.anon_vma.peak, slab.anon_vma_chain.peak, slab.peak_bytes)
-        result.final = Objects(len(slab.anon_vma.live), len(slab.anon_vma_chain.live), slab.bytes)
+        result.final = Objects(slab.anon_vma.in_use, slab.anon_vma_chain.in_use, slab.bytes)
         result.allocations = sum(cache.allocations for cache in caches)
         result.wasted_allocations = sum(cache.wasted for cache in caches)
         result.lock_acquisitions = {lock.name.lower(): locks.acquisitions[lock] for lock in Lock}
