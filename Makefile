@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint coverage mutants bench zoo nightly kernels conform pages lock clean
+.PHONY: help demo test lint coverage mutants bench zoo nightly kernels conform workloads pages lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -51,6 +51,9 @@ kernels: $(VENV)/.dev ## set up, then fetch and build kernels for guests into a 
 
 conform: $(VENV)/.dev ## set up, then hold the model against all kernels there are (a quarter of an hour; CONFORM=--host: this one, too)
 	@$(BIN)/python tools/conformance.py $(CONFORM)
+
+workloads: $(VENV)/.dev ## record the shipped workloads anew (WORKLOADS='redis make': these alone)
+	@$(BIN)/python tools/record_workloads.py $(WORKLOADS)
 
 pages: $(VENV)/.dev ## renew the pages and pictures of docs/ that are made from the code
 	@$(BIN)/python -m rmaplab.report.series_page >docs/series.md

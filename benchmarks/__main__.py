@@ -25,7 +25,6 @@ from rmaplab.check.fuzz import fuzz
 from rmaplab.check.histories import Bounds
 from rmaplab.check.monitor import monitored
 from rmaplab.check.state import fingerprint
-from rmaplab.cli.catalogue import shipped_traces
 from rmaplab.realkernel.conform.campaign import Campaign, conform
 from rmaplab.realkernel.guest.cache import KERNELS
 from rmaplab.realkernel.guest.cache import find as find_kernel
@@ -33,6 +32,7 @@ from rmaplab.realkernel.guests import HOST
 from rmaplab.report.text import table
 from rmaplab.series import find
 from rmaplab.workload.replay import replay
+from rmaplab.workload.sources import shipped_traces
 from rmaplab.workload.trace import Header, TraceWriter
 
 if TYPE_CHECKING:
@@ -173,12 +173,18 @@ def noise(rounds: int = 200_000) -> float:
 
 def main() -> int:
     with tempfile.TemporaryDirectory(prefix="rmaplab-bench-") as folder:
+        shipped = shipped_traces()["compileall"]
         forks = Path(folder) / "forks.trace"
         fork_heavy(forks)
         rows: list[list[object]] = [["benchmark", "unit", "median", "lowest", "highest", "target"]]
         for name, unit, target, work in (
             ("machine noise: a fixed loop", "turns/s", "", noise),
-            ("replay, shipped trace, v7.0", "events/s", "20,000", lambda: replaying(shipped_traces(), "v7.0")),
+            (
+                "replay, shipped trace, v7.0",
+                "events/s",
+                "20,000",
+                lambda: replaying([shipped], "v7.0"),
+            ),
             ("replay, fork-heavy trace, v7.0", "events/s", "", lambda: replaying([forks], "v7.0")),
             ("replay, fork-heavy trace, v6.18", "events/s", "", lambda: replaying([forks], "v6.18")),
             ("fork and exit, v7.0", "VMAs/s", "", lambda: forking("v7.0")),

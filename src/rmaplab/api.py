@@ -14,11 +14,12 @@ from rmaplab.check.run import run as run_scenario
 from rmaplab.check.stages import explore_stages
 from rmaplab.scenario import Scenario, parse
 from rmaplab.series import DEFAULT, find
-from rmaplab.workload.replay import ReplayResult
 from rmaplab.workload.replay import replay as replay_traces
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from rmaplab.workload.result import ReplayResult
 
 __all__ = ["Kernel", "check", "replay", "run"]
 

@@ -22,7 +22,7 @@ from rmaplab.report.html import demo_page
 from rmaplab.report.text import replay_rows
 from rmaplab.scenario import Fork, Mmap, Pages, Write
 from rmaplab.series import SERIES, find
-from rmaplab.workload.replay import ReplayResult
+from rmaplab.workload.result import ReplayResult
 
 SMALL = verb.Bounds(processes=2, areas=1, pages=1, calls=4, fail_alloc=1)
 VOID = {"area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"}
@@ -173,7 +173,7 @@ def test_failures_of_the_smallest_case(series, points):
 
 
 def test_the_document_and_the_text_say_the_same(demo, small, monkeypatch):
-    monkeypatch.setattr(verb, "shipped_traces", list)
+    monkeypatch.setattr(verb, "WORKLOADS", ())
     _, out, _, _ = demo("--no-record", "--json", "-q")
     found = json.loads(out)
     _, text, _, page = demo("--no-record", "-q")
@@ -195,7 +195,7 @@ def test_shipped_trace_prices(whole):
 
 
 def test_live_recording_is_replayed(demo, small, monkeypatch):
-    monkeypatch.setattr(verb, "shipped_traces", list)
+    monkeypatch.setattr(verb, "WORKLOADS", ())
     code, out, _, page = demo("--json", "-q")
     found = json.loads(out)
     assert code in (0, 1)

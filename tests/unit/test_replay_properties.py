@@ -15,7 +15,7 @@ from replay_events import (
 )
 
 from rmaplab.series import SERIES
-from rmaplab.workload.replay import ADVICES
+from rmaplab.workload.machine import ADVICES
 
 CALLS = [
     "mmap",

@@ -264,7 +264,7 @@ def test_doctor(document):
 
 def test_demo(tmp_path, monkeypatch):
     monkeypatch.setattr(demo_verb, "BOUNDS", demo_verb.Bounds(processes=2, areas=1, pages=1, calls=3, fail_alloc=1))
-    monkeypatch.setattr(demo_verb, "shipped_traces", list)
+    monkeypatch.setattr(demo_verb, "WORKLOADS", ())
     args = ["demo", "--no-record", "--html", str(tmp_path / "page.html"), "--jobs", "1", "--json", "-q"]
     assert main([*args, "-o", str(tmp_path / "demo.json")]) in (0, 1)
     found = json.loads((tmp_path / "demo.json").read_text())

@@ -8,10 +8,10 @@ from random_calls import CALLS, Chance, end_all, machine
 
 from rmaplab.check.execute import NO_PLAN, execute
 from rmaplab.check.run import run
-from rmaplab.cli.catalogue import shipped_traces
 from rmaplab.scenario import Mmap, parse
 from rmaplab.series import SERIES, find
 from rmaplab.workload.replay import replay
+from rmaplab.workload.sources import shipped_traces
 
 HISTORIES = 12
 ERAS = ("v2.6.32", "v2.6.34", "v3.19", "v4.0", "v5.5", "v6.0", "v6.1", "v6.12", "v6.12.112")
@@ -234,7 +234,7 @@ def test_degree_adds_up_vmas_and_children(series):
 
 
 def test_joining_a_family_is_not_counted_as_reuse():
-    results = {name: replay(shipped_traces(), find(name)) for name in ("v2.6.32", "v2.6.34")}
+    results = {name: replay([shipped_traces()["compileall"]], find(name)) for name in ("v2.6.32", "v2.6.34")}
     assert [result.vma_forks > 0 for result in results.values()] == [True, True]
     assert [result.reuses for result in results.values()] == [0, 0]
     assert results["v2.6.32"].peak.anon_vma_chain == 0

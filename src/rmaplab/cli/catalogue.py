@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from rmaplab.check.invariants import INVARIANTS
 from rmaplab.errors import InputError
 from rmaplab.series import SERIES, ZOO, changed_functions, designs, find
+from rmaplab.workload.sources import shipped_traces
+from rmaplab.workload.synthetic import GENERATORS, Synthetic
 from rmaplab.workload.trace import TraceReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["CATALOGUES", "shipped_traces"]
+__all__ = ["CATALOGUES"]
 
 Item = dict[str, Any]
 
@@ -77,24 +79,24 @@ def _zoo() -> list[Item]:
     return items
 
 
-def shipped_traces() -> list[Path]:
-    """The recorded traces in the package."""
-    return data_files("traces", ".trace")
-
-
 def _workloads() -> list[Item]:
+    """Recorded ones first."""
     items = []
-    for path in shipped_traces():
+    for name, path in shipped_traces().items():
         with TraceReader(path) as reader:
             header = reader.header
         items.append(
             {
-                "name": path.stem,
+                "name": name,
                 "summary": " ".join(header.command),
                 "recorded_on": f"Linux {header.kernel}, {header.arch}",
                 "trace": str(path),
             }
         )
+    for kind in sorted(GENERATORS):
+        workload = Synthetic(kind)
+        sizes = ",".join(f"{name}={value}" for name, value in workload.defaults.items())
+        items.append({"name": kind, "summary": f"synthetic: {workload.summary}", "sizes": f"{kind}:{sizes}"})
     return items
 
 

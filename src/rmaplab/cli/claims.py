@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rmaplab.check.explore import Exploration
     from rmaplab.kernel import Kernel
     from rmaplab.report.demo import Demo
-    from rmaplab.workload.replay import ReplayResult
+    from rmaplab.workload.result import ReplayResult
 
 EGREGIOUS = 10  # per cent more allocations
 ANON_VMA, ANON_VMA_CHAIN = 104, 64  # bytes in the slab

@@ -32,7 +32,8 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     for name, what in (("one", "A"), ("other", "B")):
         parser.add_argument(name, metavar=what, help="a series, a zoo entry, or a file that subclasses one")
-    parser.add_argument("traces", metavar="TRACE", nargs="*", help="recorded traces to compare the costs on")
+    parser.add_argument("traces", metavar="TRACE", nargs="*", help="workloads to compare the costs on")
+    replay.add_reclaim(parser)
     add_bounds(parser)
     add_output(parser)
 

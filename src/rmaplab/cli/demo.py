@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from rmaplab.check.explore import explore
 from rmaplab.check.histories import Bounds
-from rmaplab.cli.catalogue import data_files, shipped_traces
+from rmaplab.cli.catalogue import data_files
 from rmaplab.cli.claims import fork_drawings, surprises, verdicts
 from rmaplab.cli.common import add_output, emit, jobs_default, note, positive, write_file
 from rmaplab.cli.progress import advance, bar
@@ -27,6 +27,7 @@ from rmaplab.report.html import demo_page
 from rmaplab.series import find
 from rmaplab.workload.recorder import record
 from rmaplab.workload.replay import replay as replay_traces
+from rmaplab.workload.sources import shipped_traces
 from rmaplab.workload.trace import TraceReader
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = ["prepare_parser", "run"]
 
 SERIES = ("v6.18", "v6.18+1", "v6.18+2", "v6.18+v2", "v7.0")
 PATCH = ("v6.18+1", "v6.18+2")  # before and after the patch
+WORKLOADS = ("compileall",)  # of those that are shipped
 BOUNDS = Bounds(processes=4, areas=1, pages=1, calls=8, fail_alloc=1)
 
 
@@ -61,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
             demo.failing.append(_explore(args, series, BOUNDS, f"failing forks on {series}"))
         for series in PATCH:
             demo.succeeding.append(_explore(args, series, replace(BOUNDS, fail_alloc=0), f"forks on {series}"))
-        for path in shipped_traces():
-            demo.traces.append(_replay(args, path, "shipped with rmaplab"))
+        for name in WORKLOADS:
+            demo.traces.append(_replay(args, shipped_traces()[name], "shipped with rmaplab"))
         if not args.no_record:
             _record_live(args, demo)
         demo.drawings = fork_drawings(PATCH[1])

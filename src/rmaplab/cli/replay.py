@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Replay recorded traces on one or more series: objects, bytes, allocations, locks, walks.
+"""Replay workloads on one or more series or designs: objects, bytes, allocations, locks, walks.
 
-Calls that are not modelled yet are counted and named.
+A workload is a recorded trace, or one of `rmaplab list workloads` by its name.
+Calls that are not modelled are counted and named.
 """
 
 from __future__ import annotations
@@ -17,24 +18,42 @@ from rmaplab.errors import InputError
 from rmaplab.report.documents import replay_document
 from rmaplab.report.text import replay_text
 from rmaplab.series import DEFAULT, find
+from rmaplab.workload.reclaim import PATTERNS
 from rmaplab.workload.replay import replay as replay_traces
+from rmaplab.workload.sources import find_workload
 
 if TYPE_CHECKING:
     import argparse
 
     from rmaplab.kernel import Kernel
-    from rmaplab.workload.replay import ReplayResult
+    from rmaplab.workload.result import ReplayResult
+    from rmaplab.workload.sources import Workload
 
-__all__ = ["prepare_parser", "run"]
+__all__ = ["add_reclaim", "prepare_parser", "run"]
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument(
-        "traces", metavar="TRACE", nargs="+", help="a file that `rmaplab record` wrote, or - for standard input"
+        "traces",
+        metavar="TRACE",
+        nargs="+",
+        help="a file that `rmaplab record` wrote, - for standard input, or a name of `rmaplab list workloads`",
     )
+    add_reclaim(parser)
     add_logic(parser, several=True)
     add_output(parser)
+
+
+def add_reclaim(parser: argparse.ArgumentParser) -> None:
+    """``--reclaim``, which chooses the pages that are walked."""
+    parser.add_argument(
+        "--reclaim",
+        choices=PATTERNS,
+        default="exit",
+        help="pages that are walked: one of each VMA at its process's exit (default), 32 after every 1,000 events "
+        "going round all memory, or none",
+    )
 
 
 def run(args: argparse.Namespace, kind: str = "replay") -> int:
@@ -44,7 +63,7 @@ def run(args: argparse.Namespace, kind: str = "replay") -> int:
         if "-" in args.traces:  # each series reads it anew
             shutil.copyfileobj(standard_input(), spool)
             spool.flush()
-        traces = [Path(spool.name if trace == "-" else trace) for trace in args.traces]
+        traces = [Path(spool.name) if trace == "-" else find_workload(trace) for trace in args.traces]
         try:
             results = _replay_all(args, chosen, traces)
         except InputError as error:
@@ -53,11 +72,11 @@ def run(args: argparse.Namespace, kind: str = "replay") -> int:
     return 130 if results[-1].interrupted else 0
 
 
-def _replay_all(args: argparse.Namespace, chosen: list[type[Kernel]], traces: list[Path]) -> list[ReplayResult]:
+def _replay_all(args: argparse.Namespace, chosen: list[type[Kernel]], traces: list[Workload]) -> list[ReplayResult]:
     results: list[ReplayResult] = []
     for series in chosen:
         with bar(args, f"replay on {series.name}", " events") as progress:
-            results.append(replay_traces(traces, series, progress=advance(progress)))
+            results.append(replay_traces(traces, series, reclaim=args.reclaim, progress=advance(progress)))
         if results[-1].interrupted:
             break
     return results

@@ -58,6 +58,8 @@ class Locking:
         self.anon_vma_held = 0
         self.allocations_under_lock = 0
         self.tree_operations = 0  # inserts and removals, all made under the root rwsem
+        self.longest_hold = 0  # the most of them under one hold
+        self._before = 0
 
     def acquire(self, lock: Lock, owner: object, mode: Mode = WRITE) -> None:
         """Take a lock of an mm, folio or root anon_vma; wrong nesting is reported."""
@@ -70,6 +72,7 @@ class Locking:
         self.acquisitions[lock] += 1
         if lock is ANON_VMA_LOCK:
             self.anon_vma_held += 1
+            self._before = self.tree_operations
         if self.events.listeners:
             self.events.emit("lock", owner, f"{lock.name.lower()} {mode.name.lower()}")
 
@@ -85,6 +88,7 @@ class Locking:
             return
         if lock is ANON_VMA_LOCK:
             self.anon_vma_held -= 1
+            self.longest_hold = max(self.longest_hold, self.tree_operations - self._before)
         if self.events.listeners:
             self.events.emit("unlock", owner, lock.name.lower())
 

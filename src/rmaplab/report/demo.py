@@ -13,7 +13,7 @@ from rmaplab.report.text import by_scenario, finding_lines, replay_rows, table
 
 if TYPE_CHECKING:
     from rmaplab.check.explore import Exploration
-    from rmaplab.workload.replay import ReplayResult
+    from rmaplab.workload.result import ReplayResult
 
 __all__ = ["Demo", "Drawing", "Trace", "Verdict", "demo_document", "demo_text", "failure_rows"]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rmaplab.check.run import RunResult
     from rmaplab.check.shrink import Shrunk
     from rmaplab.workload.recorder import RecordSummary
-    from rmaplab.workload.replay import ReplayResult
+    from rmaplab.workload.result import ReplayResult
 
 __all__ = [
     "check_document",
@@ -282,9 +282,19 @@ def replay_document(traces: Sequence[str], results: Sequence[ReplayResult]) -> D
                     "acquisitions_by_class": result.lock_acquisitions,
                     "allocations_under_lock": result.allocations_under_lock,
                     "tree_operations_under_lock": result.tree_operations_under_lock,
+                    "longest_hold": result.longest_hold,
                 },
                 "chain_length": _histogram(result.chain_length),
+                "fork": {
+                    "allocations": _histogram(result.fork_allocations),
+                    "locks": _histogram(result.fork_locks),
+                    "tree_operations": _histogram(result.fork_tree_operations),
+                },
+                "reclaim": result.reclaim,
                 "walk_visits": _histogram(result.walk_visits),
+                "walk_maps": result.walk_maps,
+                "worst_walk": result.worst_walk and result.worst_walk._asdict(),
+                "timeline": [sample._asdict() for sample in result.timeline.samples],
                 "unmodelled": dict(sorted(result.unmodelled.items())),
                 "approximated": dict(sorted(result.approximated.items())),
                 "refused": dict(sorted(result.refused.items())),

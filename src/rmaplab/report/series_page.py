@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rmaplab.check.invariants import INVARIANTS
 from rmaplab.kernel import Kernel
-from rmaplab.series import SERIES, ZOO, changed_functions
+from rmaplab.series import SERIES, ZOO, changed_functions, designs, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,7 +36,7 @@ decides alike, and so are the sizes of the objects.
 _LATER = """
 ## What invariants may count on
 
-An attribute of a series says which. Where it is not as it must be, an invariant is not checked; and AV-013
+An attribute of a series or a design says which. Where it is not as it must be, an invariant is not checked; AV-013
 counts no pins of roots without `has_root_lock`, AV-015 no AVCs without `has_chains` and no VMAs without
 `counts_apart`, AV-032 allows a fork child to merge with an unfaulted range without `spares_fork_children`.
 
@@ -92,9 +92,10 @@ def _attributes() -> list[str]:
             asked.setdefault((invariant.needs, True), []).append(invariant.id)
         if invariant.unless:
             asked.setdefault((invariant.unless, False), []).append(invariant.id)
+    judged = SERIES | {point.name: find(point.name) for point in designs() if point.value.startswith("rmaplab.")}
     lines = ["| attribute | must be | for | not checked on |", "|---|---|---|---|"]
     for (attribute, wanted), idents in sorted(asked.items()):
-        others = [f"`{name}`" for name, series in SERIES.items() if bool(getattr(series, attribute)) is not wanted]
+        others = [f"`{name}`" for name, logic in judged.items() if bool(getattr(logic, attribute)) is not wanted]
         must_be = "true" if wanted else "false"
         lines.append(f"| `{attribute}` | {must_be} | {', '.join(sorted(idents))} | {', '.join(others)} |")
     return lines

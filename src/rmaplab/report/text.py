@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.invariants import INVARIANTS
 from rmaplab.report.drawing import LEGEND, draw
+from rmaplab.workload.result import mean
 
 if TYPE_CHECKING:
-    from collections import Counter
     from collections.abc import Iterable, Mapping, Sequence
 
     from rmaplab.check.explore import Finding
     from rmaplab.check.run import RunResult
     from rmaplab.kernel.events import Event
-    from rmaplab.workload.replay import ReplayResult
+    from rmaplab.workload.result import ReplayResult
 
 __all__ = [
     "by_scenario",
@@ -118,14 +118,20 @@ def replay_rows(results: Sequence[ReplayResult]) -> list[list[object]]:
     row("AVCs at the end", *(r.final.anon_vma_chain for r in results))
     row("anon_vma lock taken", *(r.lock_acquisitions.get("anon_vma", 0) for r in results))
     row("tree operations under it", *(r.tree_operations_under_lock for r in results))
-    row("longest chain", *(max(r.chain_length, default=0) for r in results))
-    row("visits of a walk, mean", *(f"{_mean(r.walk_visits):.2f}" for r in results))
+    row("  most in one hold", *(r.longest_hold for r in results))
+    row("allocations of a fork, mean", *(f"{mean(r.fork_allocations):.2f}" for r in results))
+    row("lock taken by a fork, mean", *(f"{mean(r.fork_locks):.2f}" for r in results))
+    row("longest chain", *(max(r.timeline.highest("longest_chain"), *r.chain_length, 0) for r in results))
+    row("deepest anon_vma", *(r.timeline.highest("depth") for r in results))
+    row("visits of a walk, mean", *(f"{mean(r.walk_visits):.2f}" for r in results))
+    row("  most", *(max(r.walk_visits, default=0) for r in results))
+    row("  in vain", *(f"{_in_vain(r):.1%}" for r in results))
     return rows
 
 
-def _mean(counts: Counter[int]) -> float:
-    walks = counts.total()
-    return sum(value * count for value, count in counts.items()) / walks if walks else 0.0
+def _in_vain(result: ReplayResult) -> float:
+    visits = sum(value * count for value, count in result.walk_visits.items())
+    return 1 - result.walk_maps / visits if visits else 0.0
 
 
 def replay_text(results: Sequence[ReplayResult]) -> str:
