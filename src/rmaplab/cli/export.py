@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Write a scenario, a counterexample or the result of a check in another format.
+"""Write a scenario, a counterexample or the result of a check, a replay or an experiment in another format.
 
 c: a program that makes the same calls on a real kernel; sarif and junit: for
 code hosts and CI; ascii: call by call in 72 columns, for mail; json: the
 counterexample with what each call changed; dot: the graph at its end; svg: a
 picture of it, before and after the last call.
+
+Results of replay, compare and experiment: html, a page with pictures and
+tables; png and svg: the machine's size over time; parquet: all figures;
+perfetto: counter tracks; ascii: the tables.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from rmaplab.check.retrace import retrace
 from rmaplab.check.run import run as run_scenario
 from rmaplab.cli.common import add_logic, write_file
 from rmaplab.cli.counterexamples import counterexample, open_input
+from rmaplab.cli.results import FORMATS, export_results, read_results
 from rmaplab.errors import UsageError
 from rmaplab.report.checking import counterexample_text
 from rmaplab.report.documents import stamp, step_documents
@@ -44,9 +49,11 @@ Document = dict[str, Any]
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument(
-        "input", metavar="FILE", help="a *.rmap file, a counterexample, or what check or fuzz wrote as JSON"
+        "input",
+        metavar="FILE",
+        help="a *.rmap file, a counterexample, what another verb wrote as JSON, or an experiment's folder",
     )
-    parser.add_argument("--to", required=True, choices=sorted(_FORMATS), metavar="FORMAT", help=", ".join(_FORMATS))
+    parser.add_argument("--to", required=True, choices=_ALL, metavar="FORMAT", help=", ".join(_ALL))
     add_logic(parser, default=None)
     parser.add_argument("-o", "--output", metavar="FILE", help="write there instead of to stdout")
     parser.add_argument("-q", "--quiet", action="store_true", help="no messages on stderr")
@@ -54,6 +61,11 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Convert."""
+    results = read_results(args.input)
+    if results is not None:
+        return export_results(args, results)
+    if args.to not in _FORMATS:
+        raise UsageError(f"--to {args.to} is for results of replays; this goes to {', '.join(_FORMATS)}")
     opened = open_input(args.input)
     text = _FORMATS[args.to](Subject(opened, args.series or opened.series or DEFAULT, args.input))
     if args.output is None or args.output == "-":
@@ -168,3 +180,4 @@ _FORMATS: dict[str, Callable[[Subject], str]] = {
     "sarif": lambda subject: _json(sarif(subject.checked())),
     "svg": _svg,
 }
+_ALL = sorted({*_FORMATS, *FORMATS})

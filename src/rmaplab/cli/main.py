@@ -34,6 +34,7 @@ _VERBS = (
     "new-design",
     "record",
     "replay",
+    "experiment",
     "inspect",
     "conform",
     "list",

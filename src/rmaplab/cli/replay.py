@@ -16,7 +16,7 @@ from rmaplab.cli.common import add_logic, add_output, emit, standard_input
 from rmaplab.cli.progress import advance, bar
 from rmaplab.errors import InputError
 from rmaplab.report.documents import replay_document
-from rmaplab.report.text import replay_text
+from rmaplab.report.replays import replay_text
 from rmaplab.series import DEFAULT, find
 from rmaplab.workload.reclaim import PATTERNS
 from rmaplab.workload.replay import replay as replay_traces
@@ -68,7 +68,8 @@ def run(args: argparse.Namespace, kind: str = "replay") -> int:
             results = _replay_all(args, chosen, traces)
         except InputError as error:
             raise InputError(str(error).replace(spool.name, "-")) from error
-    emit(args, kind, replay_document(args.traces, results), lambda: replay_text(results))
+    document = replay_document(args.traces, results)
+    emit(args, kind, document, lambda: replay_text(document))
     return 130 if results[-1].interrupted else 0
 
 

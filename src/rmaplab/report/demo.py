@@ -7,9 +7,10 @@ import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rmaplab.report.documents import check_document, replay_document
+from rmaplab.report.documents import check_document, replay_document, replay_results
 from rmaplab.report.drawing import LEGEND
-from rmaplab.report.text import by_scenario, finding_lines, replay_rows, table
+from rmaplab.report.replays import replay_rows
+from rmaplab.report.text import by_scenario, finding_lines, table
 
 if TYPE_CHECKING:
     from rmaplab.check.explore import Exploration
@@ -91,7 +92,7 @@ def demo_text(demo: Demo) -> str:
     if demo.failing:
         lines += [*_failing(demo), ""]
     for trace in demo.traces:
-        lines += [f"b) {trace.name}: {trace.origin}", "", *table(replay_rows(trace.results)), ""]
+        lines += [f"b) {trace.name}: {trace.origin}", "", *table(replay_rows(replay_results(trace.results))), ""]
     if demo.drawings:
         lines += ["c) One fork, before and after", ""]
     for drawing in demo.drawings:

@@ -29,10 +29,13 @@ __all__ = [
     "check_document",
     "compare_document",
     "counterexample_document",
+    "experiment_document",
     "fuzz_document",
     "list_document",
     "record_document",
     "replay_document",
+    "replay_result",
+    "replay_results",
     "run_document",
     "shrink_document",
     "stamp",
@@ -260,48 +263,57 @@ def _histogram(counts: Counter[int]) -> dict[str, int]:
     return {str(value): counts[value] for value in sorted(counts)}
 
 
+def replay_result(result: ReplayResult) -> Document:
+    """What one series did with the traces."""
+    return {
+        "events": result.events,
+        "seconds": round(result.seconds, 3),
+        "interrupted": result.interrupted,
+        "forks": result.forks,
+        "vma_forks": result.vma_forks,
+        "reuses": result.reuses,
+        "page_faults": result.page_faults,
+        "peak": asdict(result.peak),
+        "final": asdict(result.final),
+        "allocations": result.allocations,
+        "wasted_allocations": result.wasted_allocations,
+        "lock": {
+            "acquisitions": result.lock_acquisitions.get("anon_vma", 0),
+            "acquisitions_by_class": result.lock_acquisitions,
+            "allocations_under_lock": result.allocations_under_lock,
+            "tree_operations_under_lock": result.tree_operations_under_lock,
+            "longest_hold": result.longest_hold,
+        },
+        "chain_length": _histogram(result.chain_length),
+        "fork": {
+            "allocations": _histogram(result.fork_allocations),
+            "locks": _histogram(result.fork_locks),
+            "tree_operations": _histogram(result.fork_tree_operations),
+        },
+        "reclaim": result.reclaim,
+        "walk_visits": _histogram(result.walk_visits),
+        "walk_maps": result.walk_maps,
+        "worst_walk": result.worst_walk and result.worst_walk._asdict(),
+        "timeline": [sample._asdict() for sample in result.timeline.samples],
+        "unmodelled": dict(sorted(result.unmodelled.items())),
+        "approximated": dict(sorted(result.approximated.items())),
+        "refused": dict(sorted(result.refused.items())),
+    }
+
+
 def replay_document(traces: Sequence[str], results: Sequence[ReplayResult]) -> Document:
     """Body of ``kind: replay``."""
-    return {
-        "traces": list(traces),
-        "results": {
-            result.series: {
-                "events": result.events,
-                "seconds": round(result.seconds, 3),
-                "interrupted": result.interrupted,
-                "forks": result.forks,
-                "vma_forks": result.vma_forks,
-                "reuses": result.reuses,
-                "page_faults": result.page_faults,
-                "peak": asdict(result.peak),
-                "final": asdict(result.final),
-                "allocations": result.allocations,
-                "wasted_allocations": result.wasted_allocations,
-                "lock": {
-                    "acquisitions": result.lock_acquisitions.get("anon_vma", 0),
-                    "acquisitions_by_class": result.lock_acquisitions,
-                    "allocations_under_lock": result.allocations_under_lock,
-                    "tree_operations_under_lock": result.tree_operations_under_lock,
-                    "longest_hold": result.longest_hold,
-                },
-                "chain_length": _histogram(result.chain_length),
-                "fork": {
-                    "allocations": _histogram(result.fork_allocations),
-                    "locks": _histogram(result.fork_locks),
-                    "tree_operations": _histogram(result.fork_tree_operations),
-                },
-                "reclaim": result.reclaim,
-                "walk_visits": _histogram(result.walk_visits),
-                "walk_maps": result.walk_maps,
-                "worst_walk": result.worst_walk and result.worst_walk._asdict(),
-                "timeline": [sample._asdict() for sample in result.timeline.samples],
-                "unmodelled": dict(sorted(result.unmodelled.items())),
-                "approximated": dict(sorted(result.approximated.items())),
-                "refused": dict(sorted(result.refused.items())),
-            }
-            for result in results
-        },
-    }
+    return {"traces": list(traces), "results": replay_results(results)}
+
+
+def replay_results(results: Sequence[ReplayResult]) -> dict[str, Document]:
+    """Results by series."""
+    return {result.series: replay_result(result) for result in results}
+
+
+def experiment_document(name: str, cells: Sequence[Document], interrupted: bool) -> Document:
+    """Body of ``kind: experiment``."""
+    return {"experiment": name, "interrupted": interrupted, "cells": list(cells)}
 
 
 def record_document(trace: str, command: Sequence[str], summary: RecordSummary) -> Document:

@@ -7,17 +7,19 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from rmaplab.report.demo import MAIL, failure_rows
+from rmaplab.report.documents import replay_results
 from rmaplab.report.drawing import LEGEND
-from rmaplab.report.text import by_scenario, finding_lines, replay_rows
+from rmaplab.report.replays import replay_rows
+from rmaplab.report.text import by_scenario, finding_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from rmaplab.report.demo import Demo
 
-__all__ = ["demo_page"]
+__all__ = ["STYLE", "demo_page", "html_table"]
 
-_STYLE = """
+STYLE = """
 :root { color-scheme: light dark; --line: #8884; --good: #2a7f3f; --bad: #c0392b; --soso: #b9770e; --soft: #8881; }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
@@ -41,7 +43,7 @@ def demo_page(demo: Demo) -> str:
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>rmaplab demo</title><style>{_STYLE}</style></head><body>",
+            f"<title>rmaplab demo</title><style>{STYLE}</style></head><body>",
             "<h1>What a failed fork leaves behind, before and after one patch</h1>",
             f"<p>{escape(MAIL)}</p>",
             *_verdicts(demo),
@@ -54,7 +56,7 @@ def demo_page(demo: Demo) -> str:
     )
 
 
-def _table(rows: Sequence[Sequence[object]], alarms: int | None = None) -> Iterator[str]:
+def html_table(rows: Sequence[Sequence[object]], alarms: int | None = None) -> Iterator[str]:
     """A table; non-zero figures from column ``alarms`` on stand out."""
     yield '<div class="wide"><table>'
     for number, row in enumerate(rows):
@@ -91,7 +93,7 @@ def _failing(demo: Demo) -> Iterator[str]:
         "left behind, <i>dangling</i> ones point to a freed VMA; <i>changed</i>: failed forks that "
         "left links or counters changed.</p>"
     )
-    yield from _table(failure_rows(demo.failing), alarms=3)
+    yield from html_table(failure_rows(demo.failing), alarms=3)
     for result in demo.failing:
         if result.findings:
             first = by_scenario(result.findings.values())[0]
@@ -104,7 +106,7 @@ def _traces(demo: Demo) -> Iterator[str]:
         yield "<h2>The price, on real programs</h2>"
     for trace in demo.traces:
         yield f"<h3><code>{escape(trace.name)}</code>, {escape(trace.origin)}</h3>"
-        yield from _table(replay_rows(trace.results))
+        yield from html_table(replay_rows(replay_results(trace.results)))
 
 
 def _drawings(demo: Demo) -> Iterator[str]:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.invariants import INVARIANTS
 from rmaplab.report.drawing import LEGEND, draw
-from rmaplab.workload.result import mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -15,14 +14,12 @@ if TYPE_CHECKING:
     from rmaplab.check.explore import Finding
     from rmaplab.check.run import RunResult
     from rmaplab.kernel.events import Event
-    from rmaplab.workload.result import ReplayResult
 
 __all__ = [
     "by_scenario",
     "finding_lines",
+    "join",
     "list_text",
-    "replay_rows",
-    "replay_text",
     "run_text",
     "table",
 ]
@@ -47,7 +44,8 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _join(lines: Sequence[str]) -> str:
+def join(lines: Sequence[str]) -> str:
+    """Lines as a text."""
     return "\n".join(lines) + "\n"
 
 
@@ -77,7 +75,7 @@ def run_text(result: RunResult, events: Mapping[int, Sequence[Event]]) -> str:
     for violation in result.violations:
         lines.append(f"violated at line {violation.line}: {violation.id}: {INVARIANTS[violation.id].statement}")
         lines.append(f"    {violation.detail}")
-    return _join(lines)
+    return join(lines)
 
 
 def by_scenario(findings: Iterable[Finding]) -> list[list[Finding]]:
@@ -97,60 +95,6 @@ def finding_lines(*findings: Finding) -> list[str]:
     return [*lines, *(f"  | {line}" for line in findings[0].scenario.splitlines())]
 
 
-def replay_rows(results: Sequence[ReplayResult]) -> list[list[object]]:
-    """Rows of the comparison: a figure each, a column a series."""
-    rows: list[list[object]] = [["", *(result.series for result in results)]]
-
-    def row(label: str, *values: object) -> None:
-        rows.append([label, *values])
-
-    row("events", *(r.events for r in results))
-    row("forks", *(r.forks for r in results))
-    row("VMAs attached by fork", *(r.vma_forks for r in results))
-    row("  of them by reuse", *(r.reuses for r in results))
-    row("allocations", *(r.allocations for r in results))
-    row("  thrown away", *(r.wasted_allocations for r in results))
-    row("  under an anon_vma lock", *(r.allocations_under_lock for r in results))
-    row("anon_vmas at the peak", *(r.peak.anon_vma for r in results))
-    row("AVCs at the peak", *(r.peak.anon_vma_chain for r in results))
-    row("bytes at the peak", *(r.peak.bytes for r in results))
-    row("anon_vmas at the end", *(r.final.anon_vma for r in results))
-    row("AVCs at the end", *(r.final.anon_vma_chain for r in results))
-    row("anon_vma lock taken", *(r.lock_acquisitions.get("anon_vma", 0) for r in results))
-    row("tree operations under it", *(r.tree_operations_under_lock for r in results))
-    row("  most in one hold", *(r.longest_hold for r in results))
-    row("allocations of a fork, mean", *(f"{mean(r.fork_allocations):.2f}" for r in results))
-    row("lock taken by a fork, mean", *(f"{mean(r.fork_locks):.2f}" for r in results))
-    row("longest chain", *(max(r.timeline.highest("longest_chain"), *r.chain_length, 0) for r in results))
-    row("deepest anon_vma", *(r.timeline.highest("depth") for r in results))
-    row("visits of a walk, mean", *(f"{mean(r.walk_visits):.2f}" for r in results))
-    row("  most", *(max(r.walk_visits, default=0) for r in results))
-    row("  in vain", *(f"{_in_vain(r):.1%}" for r in results))
-    return rows
-
-
-def _in_vain(result: ReplayResult) -> float:
-    visits = sum(value * count for value, count in result.walk_visits.items())
-    return 1 - result.walk_maps / visits if visits else 0.0
-
-
-def replay_text(results: Sequence[ReplayResult]) -> str:
-    """The comparison as a table, and what the model left out."""
-    lines = table(replay_rows(results))
-    speed = ", ".join(f"{r.series} {r.events / r.seconds:,.0f}" for r in results if r.seconds)
-    lines += ["", f"replayed at (events/s): {speed}"]
-    for label, counts in (
-        ("not modelled yet, left out", results[0].unmodelled),
-        ("approximated", results[0].approximated),
-        ("refused by the model, done by the real kernel", results[0].refused),
-    ):
-        if counts:
-            lines.append(f"{label}: " + ", ".join(f"{count} x {name}" for name, count in sorted(counts.items())))
-    if any(result.interrupted for result in results):
-        lines.append("interrupted: figures up to that point")
-    return _join(lines)
-
-
 def list_text(what: str, items: Sequence[Mapping[str, Any]]) -> str:
     """A catalogue, a line or a few per item."""
     if not items:
@@ -165,4 +109,4 @@ def list_text(what: str, items: Sequence[Mapping[str, Any]]) -> str:
             if value:
                 shown = ", ".join(value) if isinstance(value, list | tuple) else value
                 lines.append(f"{'':<10}   {key.replace('_', ' ')}: {shown}")
-    return _join(lines)
+    return join(lines)

@@ -22,7 +22,7 @@ __all__ = ["GENERATORS", "Synthetic"]
 
 PAGE = 4096
 RW, R = 3, 1
-PRIVATE, FILE, ANONYMOUS = 0x02, 0, 0x20
+PRIVATE, ANONYMOUS = 0x02, 0x20
 BASE = 0x7F00_0000_0000
 GAP = 16  # pages between VMAs that shall not merge
 
@@ -31,7 +31,10 @@ def zygote(apps: int = 24, vmas: int = 300, own: int = 250, written: int = 40) -
     """A process with ``vmas`` VMAs, half of files, forks ``apps``; each writes ``written`` and maps ``own`` more."""
     yield ["exec", 0, "zygote", []]
     for number in range(vmas):
-        yield _mmap(0, _place(number, 4), 4, file="lib.so" if number % 2 else None)
+        if number % 2:  # the data of a library stands at any page of its first 2 MiB
+            yield _mmap(0, _place(number, 4), 4, file=f"lib{number}.so", offset=number * 37 % 512)
+        else:
+            yield _mmap(0, _place(number, 4), 4)
         yield _touch(0, _place(number, 4), 2)
     for app in range(1, apps + 1):
         yield ["fork", 0, app]
@@ -168,9 +171,9 @@ def _place(number: int, pages: int) -> int:
     return BASE + number * (pages + GAP) * PAGE
 
 
-def _mmap(task: int, address: int, pages: int, file: str | None = None) -> Event:
-    flags = PRIVATE | (FILE if file else ANONYMOUS)
-    return ["mmap", task, address, pages * PAGE, RW, flags, 0, file]
+def _mmap(task: int, address: int, pages: int, file: str | None = None, offset: int = 0) -> Event:
+    flags = PRIVATE if file else PRIVATE | ANONYMOUS
+    return ["mmap", task, address, pages * PAGE, RW, flags, offset * PAGE, file]
 
 
 def _touch(task: int, address: int, pages: int = 1) -> Event:
