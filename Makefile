@@ -11,10 +11,10 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint coverage mutants bench zoo nightly kernels conform workloads pages lock clean
+.PHONY: help demo test lint coverage mutants bench bench-designs zoo nightly kernels conform workloads pages lock clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
 
 demo: $(VENV)/.run ## set up, then run the demonstration (under a minute)
 	@$(BIN)/rmaplab demo
@@ -39,6 +39,10 @@ mutants: $(VENV)/.mutation ## set up, then print the mutation score of a sample 
 
 bench: $(VENV)/.dev ## set up, then measure speed
 	@$(BIN)/python -m benchmarks
+
+bench-designs: $(VENV)/.dev ## replay all workloads on all designs, and write docs/measured.md (minutes)
+	@$(BIN)/rmaplab experiment benchmarks/designs.toml --results build/designs --again --output build/designs.txt
+	@$(BIN)/python -m benchmarks.designs build/designs/results.json
 
 zoo: $(VENV)/.dev ## set up, then look for every known bug blindly, and print what found it (minutes)
 	@$(BIN)/python tests/quality/hunting.py

@@ -19,7 +19,8 @@ from rmaplab.kernel import Kernel
 from rmaplab.report.demo import Demo, Drawing, Trace, Verdict
 from rmaplab.report.drawing import WIDTH, draw
 from rmaplab.report.html import demo_page
-from rmaplab.report.text import replay_rows
+from rmaplab.report.documents import replay_results
+from rmaplab.report.replays import replay_rows
 from rmaplab.scenario import Fork, Mmap, Pages, Write
 from rmaplab.series import SERIES, find
 from rmaplab.workload.result import ReplayResult
@@ -326,6 +327,6 @@ def test_drawing_of_nothing():
 
 
 def test_tables_have_a_column_a_series():
-    rows = replay_rows([ReplayResult("v6.18"), ReplayResult("v7.0")])
+    rows = replay_rows(replay_results([ReplayResult("v6.18"), ReplayResult("v7.0")]))
     assert {len(row) for row in rows} == {3}
     assert rows[0] == ["", "v6.18", "v7.0"]

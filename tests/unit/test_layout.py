@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "src").rglob("*.py"))
+DATA = ROOT / "src" / "rmaplab" / "data"  # scripts there are data
+SOURCES = sorted(path for path in (ROOT / "src").rglob("*.py") if DATA not in path.parents)
 LOCKS = sorted((ROOT / "requirements").glob("*.lock"))
 FRAGMENTS = sorted(path for path in (ROOT / "changelog.d").iterdir() if not path.name.startswith("."))
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))

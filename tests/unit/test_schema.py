@@ -223,6 +223,8 @@ def test_replays(document, trace):
 
 def test_shipped_traces_replay(document):
     for item in document("list", "workloads")["items"]:
+        if item["recorded_on"] is None:
+            continue
         assert document("replay", item["trace"])["results"]["v7.0"]["final"]["bytes"] == 0
 
 
@@ -241,10 +243,9 @@ def test_recordings(capfd, tmp_path):
 def test_lists(document, what):
     found = document("list", what)
     assert found["what"] == what
-    assert bool(found["items"]) == (what != "designs")
-    wrong = {**found, "what": next(other for other in CATALOGUES if other not in (what, "designs"))}
-    if found["items"]:
-        assert not validator("list").is_valid(wrong)
+    assert found["items"]
+    wrong = {**found, "what": next(other for other in CATALOGUES if other != what)}
+    assert not validator("list").is_valid(wrong)
 
 
 def test_list_of_series_says_what_the_contract_promises(document):
@@ -288,7 +289,7 @@ def test_interrupted_replay(document, trace, monkeypatch):
     def interrupt(*_args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("rmaplab.workload.replay._Machine.fork", interrupt)
+    monkeypatch.setattr("rmaplab.workload.machine.Machine._fork", interrupt)
     found = document("replay", trace, "--series", "v6.18", "--series", "v7.0", code=130)
     assert list(found["results"]) == ["v6.18"]
     assert found["results"]["v6.18"]["interrupted"]
@@ -331,7 +332,7 @@ def containers(node):
 
 
 TALLIES = {"snapshots", "reached", "results", "acquisitions_by_class", "chain_length", "walk_visits", "events"}
-TALLIES |= {"unmodelled", "approximated", "refused", "failures", "calls"}
+TALLIES |= {"allocations", "locks", "tree_operations", "unmodelled", "approximated", "refused", "failures", "calls"}
 
 
 def assert_damage_is_seen(kind, found):

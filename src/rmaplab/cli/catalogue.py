@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rmaplab.check.invariants import INVARIANTS
 from rmaplab.errors import InputError
 from rmaplab.series import SERIES, ZOO, changed_functions, designs, find
-from rmaplab.workload.sources import shipped_traces
+from rmaplab.workload.sources import provenance, shipped_traces
 from rmaplab.workload.synthetic import GENERATORS, Synthetic
-from rmaplab.workload.trace import TraceReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,23 +79,26 @@ def _zoo() -> list[Item]:
 
 
 def _workloads() -> list[Item]:
-    """Recorded ones first."""
-    items = []
+    """Recorded ones first; ``trace`` is what replay takes."""
+    known = provenance()
+    items: list[Item] = []
     for name, path in shipped_traces().items():
-        with TraceReader(path) as reader:
-            header = reader.header
+        told = known[name]
+        where = f"Linux {told['kernel']}, {told['arch']}, {told['system']}"
         items.append(
-            {
-                "name": name,
-                "summary": " ".join(header.command),
-                "recorded_on": f"Linux {header.kernel}, {header.arch}",
-                "trace": str(path),
-            }
+            {"name": name, "summary": told["summary"], "recorded_on": where, "trace": str(path), "sizes": None}
         )
     for kind in sorted(GENERATORS):
-        workload = Synthetic(kind)
-        sizes = ",".join(f"{name}={value}" for name, value in workload.defaults.items())
-        items.append({"name": kind, "summary": f"synthetic: {workload.summary}", "sizes": f"{kind}:{sizes}"})
+        sizes = Synthetic(kind).defaults
+        items.append(
+            {
+                "name": kind,
+                "summary": f"synthetic: {Synthetic(kind).summary}",
+                "recorded_on": None,
+                "trace": kind,
+                "sizes": [f"{name}={value}" for name, value in sizes.items()],
+            }
+        )
     return items
 
 

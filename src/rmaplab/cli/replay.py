@@ -51,7 +51,7 @@ def add_reclaim(parser: argparse.ArgumentParser) -> None:
         "--reclaim",
         choices=PATTERNS,
         default="exit",
-        help="pages that are walked: one of each VMA at its process's exit (default), 32 after every 1,000 events "
+        help="pages that are walked: one of each VMA at its process's exit (default), 8 after every 100 events "
         "going round all memory, or none",
     )
 

@@ -275,6 +275,7 @@ def replay_result(result: ReplayResult) -> Document:
         "page_faults": result.page_faults,
         "peak": asdict(result.peak),
         "final": asdict(result.final),
+        "marks": [asdict(mark) for mark in result.marks],
         "allocations": result.allocations,
         "wasted_allocations": result.wasted_allocations,
         "lock": {

@@ -12,6 +12,8 @@ from errno import EFAULT, errorcode
 from typing import TYPE_CHECKING
 
 from rmaplab.kernel.flags import PAGE_SHIFT, PAGE_SIZE, VM_GROWSDOWN, VM_NORESERVE, VM_SHARED, prot_flags
+from rmaplab.workload.metering import objects
+from rmaplab.workload.trace_events import MARK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -169,6 +171,9 @@ class Machine:
         self.check("madvise", self.kernel.do_madvise(self.tasks[task].mm, address, end, advice))
 
     def _other(self, task: int, name: str) -> None:
+        if name == MARK:
+            self.result.marks.append(objects(self.kernel))
+            return
         self.result.unmodelled[name] += 1
 
     def _anon(self, task: int, runs: list[tuple[int, int]]) -> None:

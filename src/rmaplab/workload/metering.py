@@ -6,14 +6,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.kernel.locking import ANON_VMA_LOCK
-from rmaplab.workload.result import Sample
+from rmaplab.workload.result import Objects, Sample
 
 if TYPE_CHECKING:
     from rmaplab.kernel import Kernel
     from rmaplab.kernel.objects import AnonVma, Mm, Vma
     from rmaplab.workload.result import ReplayResult
 
-__all__ = ["metered", "sample"]
+__all__ = ["metered", "objects", "sample"]
 
 
 def metered(series: type[Kernel]) -> Any:  # noqa: ANN401 (a class made here, of one argument)
@@ -46,6 +46,12 @@ def metered(series: type[Kernel]) -> Any:  # noqa: ANN401 (a class made here, of
             return rc
 
     return Metered
+
+
+def objects(kernel: Kernel) -> Objects:
+    """What is allocated now."""
+    slab = kernel.slab
+    return Objects(slab.anon_vma.in_use, slab.anon_vma_chain.in_use, slab.bytes)
 
 
 def sample(kernel: Kernel, events: int) -> Sample:

@@ -5,7 +5,7 @@
 pattern   walks
 ========= ====================================================================
 ``exit``  one page of each VMA that has any, when its address space ends
-``clock`` after every 1,000 events of the trace the next 32 pages, going round
+``clock`` after every 100 events of the trace the next 8 pages, going round
           all processes in the order of their making, and their addresses
 ``none``  nothing
 ========= ====================================================================
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 __all__ = ["PATTERNS", "Reclaim"]
 
 PATTERNS = ("exit", "clock", "none")
-EVERY = 1000  # trace events between two rounds of the clock
-PAGES = 32  # that a round walks
+EVERY = 100  # trace events between two rounds of the clock
+PAGES = 8  # that a round walks
 
 
 class Reclaim:

@@ -55,7 +55,8 @@ def record(
     call instead of asking for a seccomp filter, as happens by itself where
     filters are refused.
 
-    SIGINT, SIGTERM and SIGHUP end the recording: the tree is killed, and the
+    SIGUSR1 samples every task and leaves a mark, at which a replay notes how
+    many objects there are. SIGINT, SIGTERM and SIGHUP end the recording: the tree is killed, and the
     trace is closed with what there is. Raises InputError when the command
     cannot be run or traced (there is then no output file) or the output
     cannot be written.
@@ -123,6 +124,7 @@ def _stopped_by_signals(tracer: Tracer) -> Iterator[None]:
 
     old: dict[int, object] = {}
     if current_thread() is main_thread():
+        old[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, lambda _number, _frame: tracer.mark())
         # One that is ignored (nohup) stays ignored.
         for number in _SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:

@@ -13,7 +13,7 @@ from rmaplab.kernel.flags import PAGE_SIZE
 from rmaplab.kernel.locking import Lock
 from rmaplab.series import is_foreign
 from rmaplab.workload.machine import Machine
-from rmaplab.workload.metering import metered, sample
+from rmaplab.workload.metering import metered, objects, sample
 from rmaplab.workload.reclaim import Reclaim
 from rmaplab.workload.result import Objects, ReplayResult
 from rmaplab.workload.sources import open_workload
@@ -118,7 +118,7 @@ class Replay:
         result, slab, locks = self.result, self.kernel.slab, self.kernel.locks
         caches = (slab.anon_vma, slab.anon_vma_chain)
         result.peak = Objects(slab.anon_vma.peak, slab.anon_vma_chain.peak, slab.peak_bytes)
-        result.final = Objects(slab.anon_vma.in_use, slab.anon_vma_chain.in_use, slab.bytes)
+        result.final = objects(self.kernel)
         result.allocations = sum(cache.allocations for cache in caches)
         result.wasted_allocations = sum(cache.wasted for cache in caches)
         result.lock_acquisitions = {lock.name.lower(): locks.acquisitions[lock] for lock in Lock}

@@ -81,7 +81,8 @@ class ReplayResult(HtmlTable):
     anon_vma.  ``wasted_allocations`` were freed without ever being linked.
     ``chain_length`` is a histogram over the VMAs made by fork, the ``fork_``
     ones are over forks: objects allocated, anon_vma locks taken, tree
-    operations.  ``walk_visits`` is one over the walks that the ``reclaim``
+    operations.  ``marks`` are what was there when the recorder was told to
+    leave a mark.  ``walk_visits`` is one over the walks that the ``reclaim``
     pattern made; ``walk_maps`` of all those visits found the page.
     ``longest_hold`` is the number of tree operations under one hold of an
     anon_vma lock.  ``unmodelled`` calls were left out, ``approximated`` ones
@@ -100,6 +101,7 @@ class ReplayResult(HtmlTable):
     page_faults: int = 0
     peak: Objects = field(default_factory=lambda: Objects(0, 0, 0))
     final: Objects = field(default_factory=lambda: Objects(0, 0, 0))
+    marks: list[Objects] = field(default_factory=list)
     allocations: int = 0
     wasted_allocations: int = 0
     lock_acquisitions: dict[str, int] = field(default_factory=dict)

@@ -7,9 +7,10 @@ Raises :class:`UsageError` for a name that is none of them.
 from __future__ import annotations
 
 import difflib
+import json
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rmaplab.errors import UsageError
 from rmaplab.workload.synthetic import GENERATORS, Synthetic
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from rmaplab.workload.trace import Event
 
-__all__ = ["Workload", "find_workload", "open_workload", "shipped_traces"]
+__all__ = ["Workload", "find_workload", "open_workload", "provenance", "shipped_traces"]
 
 Workload = Path | Synthetic
 
@@ -30,6 +31,13 @@ def shipped_traces() -> dict[str, Path]:
     """The recorded traces in the package, by name."""
     with resources.as_file(resources.files("rmaplab") / "data" / "traces") as folder:
         return {path.stem: path for path in sorted(folder.glob("*.trace"))}
+
+
+def provenance() -> dict[str, dict[str, Any]]:
+    """Where each shipped trace comes from: script, summary, kernel, system, programs with their versions."""
+    text = (resources.files("rmaplab") / "data" / "traces" / "provenance.json").read_text(encoding="utf-8")
+    found: dict[str, dict[str, Any]] = json.loads(text)
+    return found
 
 
 def find_workload(name: str) -> Workload:

@@ -45,7 +45,7 @@ def zygote(apps: int = 24, vmas: int = 300, own: int = 250, written: int = 40) -
             yield _touch(app, _place(vmas + number, 4))
 
 
-def splits(vmas: int = 20_000) -> Iterator[Event]:
+def splits(vmas: int = 2000) -> Iterator[Event]:
     """One anonymous mapping that mprotect of every other page cuts into ``vmas`` VMAs with one anon_vma; no fork."""
     yield ["exec", 0, "splits", []]
     yield _mmap(0, BASE, vmas)
@@ -74,7 +74,7 @@ def thousand(vmas: int = 1000, children: int = 1, levels: int = 1) -> Iterator[E
         yield ["exit", task]
 
 
-def aim7(processes: int = 1000, pages: int = 1000) -> Iterator[Event]:
+def aim7(processes: int = 100, pages: int = 100) -> Iterator[Event]:
     """AIM7-like: a parent with ``pages`` pages forks ``processes`` children, which all write to all of them."""
     yield ["exec", 0, "aim7", []]
     yield _mmap(0, BASE, pages)
@@ -100,7 +100,7 @@ def daemon(generations: int = 200, vmas: int = 10) -> Iterator[Event]:
     yield ["exit", generations]
 
 
-def mixed(events: int = 1_000_000, processes: int = 40, seed: int = 0) -> Iterator[Event]:
+def mixed(events: int = 100_000, processes: int = 40, seed: int = 0) -> Iterator[Event]:
     """About ``events`` random calls of up to ``processes`` processes: for a replay's speed, not for its figures."""
     random = Random(seed)
     yield ["exec", 0, "mixed", []]

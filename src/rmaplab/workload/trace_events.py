@@ -10,13 +10,15 @@ an area where a call names one; that is the replay's knowledge.
 from collections.abc import Callable
 from typing import Any, TypeGuard
 
-__all__ = ["ADDRESS_LIMIT", "KINDS", "SHARINGS", "Event", "EventChecker", "EventError"]
+__all__ = ["ADDRESS_LIMIT", "KINDS", "MARK", "SHARINGS", "Event", "EventChecker", "EventError"]
 
 Event = list[Any]
 """One event as JSON gives it: its kind, then its fields."""
 
 ADDRESS_LIMIT = 1 << 57  # bytes; user space ends below it with five-level page tables
 SHARINGS = ("thread", "vfork", "vm")
+MARK = "mark"
+"""The call of an ``other`` event that the recorder leaves when somebody asks for it (SIGUSR1)."""
 
 _WORD_LIMIT = 1 << 64
 _LETTERS = ("r-", "w-", "x-", "ps")

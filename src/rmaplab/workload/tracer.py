@@ -16,6 +16,7 @@ from rmaplab.workload.journal import Emit, Journal
 from rmaplab.workload.pagemap import read_areas
 from rmaplab.workload.syscalls import Abi
 from rmaplab.workload.tasks import Call, Space, Task
+from rmaplab.workload.trace_events import MARK
 from rmaplab.workload.tracee import Launch, Stop, event_message, listen, resume, stop_info
 
 __all__ = ["Tracer"]
@@ -46,6 +47,8 @@ class Tracer:
         self._stop_at_calls = False
         self._tasks: dict[int, Task] = {}
         self._early: dict[int, int] = {}
+        self._waiting = False
+        self._mark_wanted = False
 
     def run(self, launch: Launch) -> None:
         """Record until no task is left; after an exception none is left either."""
@@ -68,11 +71,30 @@ class Tracer:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
+    def mark(self) -> None:
+        """Sample every task, and leave a mark in the trace; safe in a signal handler."""
+        self._mark_wanted = True
+        if self._waiting:  # else in the middle of an event, and the loop comes to it
+            self._mark()
+
+    def _mark(self) -> None:
+        self._mark_wanted = False
+        running = [task for task in self._tasks.values() if task.number is not None and not task.exited]
+        for space in {id(task.space): task for task in reversed(running)}.values():
+            self._journal.sample(space)
+        if running:
+            self._journal.write(running[0], "other", MARK)
+
     def _loop(self) -> None:
         while self._tasks or self._adopt_lost():
+            if self._mark_wanted:
+                self._mark()
             try:
+                self._waiting = True
                 pid, status = os.waitpid(-1, _WALL)
+                self._waiting = False
             except ChildProcessError:  # SIGCHLD is ignored: nobody hears of an end
+                self._waiting = False
                 for task in [*self._tasks.values()]:
                     self._exit(task, alive=False)
                 self._tasks.clear()

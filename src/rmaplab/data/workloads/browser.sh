@@ -3,10 +3,10 @@
 # A browser without a window: Chromium's zygote forks a process for each renderer, with hundreds of VMAs.
 # Programs: chromium
 set -eu
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export HOME="$work" XDG_CONFIG_HOME="$work" XDG_CACHE_HOME="$work"
-cat >"$work/page.html" <<'END'
+place=$(mktemp -d)
+trap 'rm -rf "$place"' EXIT
+export HOME="$place" XDG_CONFIG_HOME="$place" XDG_CACHE_HOME="$place"
+cat >"$place/page.html" <<'END'
 <!doctype html><title>page</title><p id=out></p>
 <iframe src="data:text/html,<p>one</p>"></iframe><iframe src="data:text/html,<p>two</p>"></iframe>
 <script>
@@ -15,6 +15,6 @@ document.getElementById("out").textContent = rows.map(row => row.text).join(" ")
 </script>
 END
 timeout 60 chromium --headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking \
-	--disable-component-update --disable-sync --user-data-dir="$work/profile" --dump-dom "file://$work/page.html" \
-	>"$work/out" 2>"$work/err" || true
-grep -q 'row 1999' "$work/out"
+	--disable-component-update --disable-sync --user-data-dir="$place/profile" --dump-dom "$place/page.html" \
+	>"$place/out" 2>"$place/err" || true
+grep -q 'row 1999' "$place/out"
