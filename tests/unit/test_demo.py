@@ -17,9 +17,9 @@ from rmaplab.cli.main import main
 from rmaplab.errors import InputError
 from rmaplab.kernel import Kernel
 from rmaplab.report.demo import Demo, Drawing, Trace, Verdict
+from rmaplab.report.documents import replay_results
 from rmaplab.report.drawing import WIDTH, draw
 from rmaplab.report.html import demo_page
-from rmaplab.report.documents import replay_results
 from rmaplab.report.replays import replay_rows
 from rmaplab.scenario import Fork, Mmap, Pages, Write
 from rmaplab.series import SERIES, find

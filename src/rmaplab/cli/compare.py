@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     if one is other:
         raise UsageError(f"{args.one} and {args.other} are one and the same; name two series")
     if args.traces:
-        args.series = [args.one, args.other]
+        args.series, args.save, args.resume = [args.one, args.other], None, None
         return replay.run(args, "compare")
     bounds = given_bounds(args)
     with bar(args, f"compare {args.one} {args.other}", " transitions") as progress:

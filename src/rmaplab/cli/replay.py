@@ -8,22 +8,27 @@ Calls that are not modelled are counted and named.
 from __future__ import annotations
 
 import shutil
+import signal
 import tempfile
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmaplab.cli.common import add_logic, add_output, emit, standard_input
+from rmaplab.cli.common import add_logic, add_output, emit, note, standard_input
 from rmaplab.cli.progress import advance, bar
-from rmaplab.errors import InputError
+from rmaplab.errors import InputError, UsageError
 from rmaplab.report.documents import replay_document
 from rmaplab.report.replays import replay_text
 from rmaplab.series import DEFAULT, find
 from rmaplab.workload.reclaim import PATTERNS
-from rmaplab.workload.replay import replay as replay_traces
+from rmaplab.workload.replay import Replay
+from rmaplab.workload.saved import load_replay, save_replay
 from rmaplab.workload.sources import find_workload
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
     from rmaplab.kernel import Kernel
     from rmaplab.workload.result import ReplayResult
@@ -41,6 +46,10 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         help="a file that `rmaplab record` wrote, - for standard input, or a name of `rmaplab list workloads`",
     )
     add_reclaim(parser)
+    parser.add_argument(
+        "--save", metavar="FILE", help="write what is done there now and then, and on Ctrl-C (one series)"
+    )
+    parser.add_argument("--resume", metavar="FILE", help="go on from there, and save there")
     add_logic(parser, several=True)
     add_output(parser)
 
@@ -59,6 +68,11 @@ def add_reclaim(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, kind: str = "replay") -> int:
     """Replay on each series in turn; ``kind`` is that of the document."""
     chosen = [find(name) for name in dict.fromkeys(args.series or [DEFAULT])]
+    saved = args.resume or args.save
+    if saved and (len(chosen) > 1 or "-" in args.traces):
+        raise UsageError(
+            "--save and --resume are for one series, and traces in files; `rmaplab experiment` keeps more"
+        )
     with tempfile.NamedTemporaryFile(prefix="rmaplab-", suffix=".trace") as spool:
         if "-" in args.traces:  # each series reads it anew
             shutil.copyfileobj(standard_input(), spool)
@@ -70,14 +84,35 @@ def run(args: argparse.Namespace, kind: str = "replay") -> int:
             raise InputError(str(error).replace(spool.name, "-")) from error
     document = replay_document(args.traces, results)
     emit(args, kind, document, lambda: replay_text(document))
-    return 130 if results[-1].interrupted else 0
+    if not results[-1].interrupted:
+        return 0
+    if saved:
+        note(args, f"interrupted: the same command with --resume {saved} goes on")
+    return 130
 
 
 def _replay_all(args: argparse.Namespace, chosen: list[type[Kernel]], traces: list[Workload]) -> list[ReplayResult]:
     results: list[ReplayResult] = []
     for series in chosen:
         with bar(args, f"replay on {series.name}", " events") as progress:
-            results.append(replay_traces(traces, series, reclaim=args.reclaim, progress=advance(progress)))
+            replay = Replay(traces, series, reclaim=args.reclaim)
+            saved = args.resume or args.save
+            if args.resume:
+                load_replay(Path(saved), replay)
+            with _stopped_between_events(replay) if saved else nullcontext():
+                if saved:
+                    replay.keep = partial(save_replay, Path(saved), replay)
+                results.append(replay.run(advance(progress)))
         if results[-1].interrupted:
             break
     return results
+
+
+@contextmanager
+def _stopped_between_events(replay: Replay) -> Iterator[None]:
+    """Ctrl-C waits for the end of an event, so that the machine can be saved."""
+    before = signal.signal(signal.SIGINT, lambda _number, _frame: replay.stop())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

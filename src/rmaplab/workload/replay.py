@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Replay", "replay"]
 
 PROGRESS_EVERY = 1000  # trace events
+KEEP_EVERY = 250_000
 
 
 def replay(
@@ -62,11 +63,17 @@ class Replay:
         self.workload = 0
         self.event = 0
         self.until_sample = 1
+        self.stopping = False
+        self.keep: Callable[[], None] | None = None
+
+    def stop(self) -> None:
+        """End after the present event; safe in a signal handler."""
+        self.stopping = True
 
     def run(self, progress: Callable[[int], None] | None = None) -> ReplayResult:
-        """Go on to the end, or to Ctrl-C."""
+        """Go on to the end, or to Ctrl-C or :meth:`stop`; ``keep`` is called now and then, and then."""
         began = time.perf_counter()
-        self.result.interrupted = False
+        self.result.interrupted = self.stopping = False
         with paused_gc():
             try:
                 while self.workload < len(self.workloads):
@@ -75,6 +82,8 @@ class Replay:
             except KeyboardInterrupt:
                 self.result.interrupted = True
         self.result.seconds += time.perf_counter() - began
+        if self.stopping and self.keep is not None:
+            self.keep()
         return self._finish()
 
     def _play(self, progress: Callable[[int], None] | None) -> None:
@@ -112,6 +121,10 @@ class Replay:
             timeline = self.result.timeline
             timeline.add(sample(self.kernel, self.result.events))
             self.until_sample = timeline.step
+        if self.keep is not None and self.event % KEEP_EVERY == 0:
+            self.keep()
+        if self.stopping:
+            raise KeyboardInterrupt
 
     def _finish(self) -> ReplayResult:
         """The result with the services' counts."""
