@@ -46,9 +46,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         help="a file that `rmaplab record` wrote, - for standard input, or a name of `rmaplab list workloads`",
     )
     add_reclaim(parser)
-    parser.add_argument(
-        "--save", metavar="FILE", help="write what is done there now and then, and on Ctrl-C (one series)"
-    )
+    parser.add_argument("--save", metavar="FILE", help="write what is done there now and then and on Ctrl-C")
     parser.add_argument("--resume", metavar="FILE", help="go on from there, and save there")
     add_logic(parser, several=True)
     add_output(parser)
@@ -70,9 +68,7 @@ def run(args: argparse.Namespace, kind: str = "replay") -> int:
     chosen = [find(name) for name in dict.fromkeys(args.series or [DEFAULT])]
     saved = args.resume or args.save
     if saved and (len(chosen) > 1 or "-" in args.traces):
-        raise UsageError(
-            "--save and --resume are for one series, and traces in files; `rmaplab experiment` keeps more"
-        )
+        raise UsageError("--save and --resume: for one series and traces in files; `rmaplab experiment` keeps more")
     with tempfile.NamedTemporaryFile(prefix="rmaplab-", suffix=".trace") as spool:
         if "-" in args.traces:  # each series reads it anew
             shutil.copyfileobj(standard_input(), spool)

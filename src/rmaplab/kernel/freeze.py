@@ -53,15 +53,16 @@ _KINDS: tuple[type, ...] = (
     SwapSlot,
     Vma,
 )
-_NUMBER = {kind: number for number, kind in enumerate(_KINDS)}
-_SLOTS = [[name for base in kind.__mro__ for name in getattr(base, "__slots__", ())] for kind in _KINDS]
-_PLAIN = {(kind.__module__, kind.__qualname__): kind for kind in (Area, Counter, Lock, Mode, AnonVma, Folio, Mm, Vma)}
-_PLAIN |= {(kind.__module__, kind.__qualname__): kind for kind in (SwapSlot, StableNode)}
+_PLAIN: dict[tuple[str, str], type] = {
+    (kind.__module__, kind.__qualname__): kind
+    for kind in (Area, Counter, Lock, Mode, AnonVma, Folio, Mm, Vma, SwapSlot, StableNode)
+}
 _SERVICES = {
     "slab": ("bytes", "peak_bytes"),
     "locks": ("acquisitions", "allocations_under_lock", "tree_operations", "longest_hold"),
 }
 _CACHE = ("live", "made", "embedded", "spared", "peak", "wasted")
+_CACHES = ("anon_vma", "anon_vma_chain")
 _STATE = ("processes", "stable_tree", "idents", "anon_orders", "data_default_flags")
 
 
@@ -82,7 +83,7 @@ class _Writer(pickle.Pickler):
             return "kernel"
         if obj is ZERO_PAGE or obj is FILE_PAGE:
             return "zero" if obj is ZERO_PAGE else "file"
-        return self.met.setdefault(obj, len(self.met)) if type(obj) in _NUMBER else None
+        return self.met.setdefault(obj, len(self.met)) if isinstance(obj, _KINDS) else None
 
 
 class _Reader(pickle.Unpickler):
@@ -109,17 +110,13 @@ def freeze(kernel: Kernel, more: object) -> bytes:
     }
     state = [getattr(kernel, name) for name in _STATE]
     parts = [_written((state, caches, services, more), met, kernel)]
-    kinds: list[int] = []
+    kinds: list[str] = []
     while len(kinds) < len(met):  # each object may lead to others
         for obj in list(met)[len(kinds) :]:
-            number = _NUMBER[type(obj)]
-            kinds.append(number)
-            values = {name: getattr(obj, name) for name in _SLOTS[number] if hasattr(obj, name)}
-            parts.append(_written(values, met, kernel))
+            kinds.append(type(obj).__qualname__)
+            names = [name for base in type(obj).__mro__ for name in getattr(base, "__slots__", ())]
+            parts.append(_written({name: getattr(obj, name) for name in names if hasattr(obj, name)}, met, kernel))
     return pickle.dumps((kinds, parts), protocol=5)
-
-
-_CACHES = ("anon_vma", "anon_vma_chain")
 
 
 def _written(value: object, met: dict[object, int], kernel: Kernel) -> bytes:
@@ -129,10 +126,11 @@ def _written(value: object, met: dict[object, int], kernel: Kernel) -> bytes:
 
 
 def thaw(data: bytes, kernel: Kernel) -> Any:  # noqa: ANN401 (whatever was given to freeze)
-    """Give a fresh machine of the same logic the state, and return ``more``; :class:`FrozenError` for anything else."""
+    """Give a fresh machine of the same logic the state, and return ``more``; or raise :class:`FrozenError`."""
+    known: dict[str, Any] = {kind.__qualname__: kind for base in _KINDS for kind in (base, *base.__subclasses__())}
     try:
         kinds, parts = _Reader(data, [], kernel).load()
-        objects: list[object] = [_KINDS[kind].__new__(_KINDS[kind]) for kind in kinds]
+        objects: list[object] = [known[kind].__new__(known[kind]) for kind in kinds]
         for obj, part in zip(objects, parts[1:], strict=True):
             for name, value in _Reader(part, objects, kernel).load().items():
                 setattr(obj, name, value)
