@@ -33,6 +33,7 @@ _VERBS = (
     "export",
     "new-design",
     "record",
+    "import",
     "replay",
     "experiment",
     "inspect",
@@ -41,7 +42,7 @@ _VERBS = (
     "doctor",
 )
 _PLANNED = ("explain", "explore")
-_MODULES = {"list": "list_"}
+_MODULES = {"import": "import_", "list": "list_"}
 INTERRUPTED = 130
 
 

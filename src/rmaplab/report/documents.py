@@ -31,6 +31,7 @@ __all__ = [
     "counterexample_document",
     "experiment_document",
     "fuzz_document",
+    "import_document",
     "list_document",
     "record_document",
     "replay_document",
@@ -320,6 +321,11 @@ def experiment_document(name: str, cells: Sequence[Document], interrupted: bool)
 def record_document(trace: str, command: Sequence[str], summary: RecordSummary) -> Document:
     """Body of ``kind: record``."""
     return {"trace": trace, "command": list(command), **asdict(summary)}
+
+
+def import_document(trace: str, form: str, events: dict[str, int], tasks: int, assumed: dict[str, int]) -> Document:
+    """Body of ``kind: import``."""
+    return {"trace": trace, "from": form, "events": events, "tasks": tasks, "assumed": assumed}
 
 
 def list_document(what: str, items: Sequence[Document]) -> Document:

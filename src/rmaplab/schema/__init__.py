@@ -22,6 +22,7 @@ KINDS = (
     "doctor",
     "experiment",
     "fuzz",
+    "import",
     "list",
     "record",
     "replay",

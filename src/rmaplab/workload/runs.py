@@ -17,6 +17,12 @@ class RunSet:
     def __init__(self) -> None:
         self._edges: list[int] = []
 
+    def copy(self) -> "RunSet":
+        """An independent set of the same runs."""
+        other = RunSet()
+        other._edges = self._edges.copy()
+        return other
+
     def clear(self) -> None:
         """Empty the set."""
         self._edges.clear()

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The names that strace writes for the kernel's numbers (x86 and arm64; those of no concern here count nothing)."""
+
+from __future__ import annotations
+
+__all__ = ["MAP_ANONYMOUS", "MAP_FIXED", "MAP_SHARED", "NUMBERS", "PROT_WRITE"]
+
+PROT_WRITE = 2
+MAP_SHARED, MAP_FIXED, MAP_ANONYMOUS = 0x01, 0x10, 0x20
+
+NUMBERS = {
+    "NULL": 0,
+    "PROT_NONE": 0,
+    "PROT_READ": 1,
+    "PROT_WRITE": PROT_WRITE,
+    "PROT_EXEC": 4,
+    "MAP_SHARED": MAP_SHARED,
+    "MAP_PRIVATE": 0x02,
+    "MAP_SHARED_VALIDATE": 0x03,
+    "MAP_FIXED": MAP_FIXED,
+    "MAP_FIXED_NOREPLACE": 0x100000,
+    "MAP_ANONYMOUS": MAP_ANONYMOUS,
+    "MAP_GROWSDOWN": 0x100,
+    "MAP_NORESERVE": 0x4000,
+    "MREMAP_MAYMOVE": 1,
+    "MREMAP_FIXED": 2,
+    "MREMAP_DONTUNMAP": 4,
+    "CLONE_VM": 0x100,
+    "CLONE_VFORK": 0x4000,
+    "CLONE_THREAD": 0x10000,
+    "MADV_NORMAL": 0,
+    "MADV_RANDOM": 1,
+    "MADV_SEQUENTIAL": 2,
+    "MADV_WILLNEED": 3,
+    "MADV_DONTNEED": 4,
+    "MADV_FREE": 8,
+    "MADV_REMOVE": 9,
+    "MADV_DONTFORK": 10,
+    "MADV_DOFORK": 11,
+    "MADV_MERGEABLE": 12,
+    "MADV_UNMERGEABLE": 13,
+    "MADV_HUGEPAGE": 14,
+    "MADV_NOHUGEPAGE": 15,
+    "MADV_DONTDUMP": 16,
+    "MADV_DODUMP": 17,
+    "MADV_WIPEONFORK": 18,
+    "MADV_KEEPONFORK": 19,
+    "MADV_COLD": 20,
+    "MADV_PAGEOUT": 21,
+    "MADV_POPULATE_READ": 22,
+    "MADV_POPULATE_WRITE": 23,
+    "MADV_DONTNEED_LOCKED": 24,
+    "MADV_COLLAPSE": 25,
+    "MADV_GUARD_INSTALL": 102,
+    "MADV_GUARD_REMOVE": 103,
+}
