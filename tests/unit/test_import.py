@@ -38,7 +38,7 @@ STRACE = """\
 """
 PERF = """\
    sh  7248 [001]  7856.228549:    sched:sched_process_exec: filename=/usr/bin/sh pid=7248 old_pid=7248
-   a name 9  7248 [001] 7856.22: syscalls:sys_enter_mmap: addr: 0x0, len: 0x2000, prot: 0x3, flags: 0x22, fd: 0, off: 0
+  a name 9  7248 [001] 7856.2: syscalls:sys_enter_mmap: addr: 0x0, len: 0x2000, prot: 0x3, flags: 0x22, fd: 0, off: 0
    sh  7248 [001]  7856.228899:      syscalls:sys_exit_mmap: 0x7fe1db8d8000
    sh  7248 [001]  7856.228900:  exceptions:page_fault_user: address=0x7fe1db8d8008 ip=0x7fe1 error_code=0x6
    sh  7248 [001]  7856.228901:  exceptions:page_fault_user: address=0x7fe1db8d9008 ip=0x7fe1 error_code=0x4

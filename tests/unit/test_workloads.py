@@ -191,7 +191,7 @@ def test_a_mark_says_what_is_there(tmp_path):
         assert recorder.wait(60) == 0
     result = replay([trace], find("v7.0"))
     before, after = result.marks
-    assert after.anon_vma_chain - before.anon_vma_chain >= 40
+    assert after.anon_vma_chain - before.anon_vma_chain > 30
     assert after.anon_vma > before.anon_vma
     assert not result.unmodelled.get("mark")
 
