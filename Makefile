@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint coverage mutants bench bench-designs zoo nightly kernels conform workloads pages lock clean
+.PHONY: help demo test lint coverage mutants bench bench-designs zoo nightly kernels conform workloads slab-agreement pages lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -58,6 +58,9 @@ conform: $(VENV)/.dev ## set up, then hold the model against all kernels there a
 
 workloads: $(VENV)/.dev ## record the shipped workloads anew (WORKLOADS='redis make': these alone)
 	@$(BIN)/python tools/record_workloads.py $(WORKLOADS)
+
+slab-agreement: $(VENV)/.dev ## hold predicted objects against this machine's slab counters (root; two minutes)
+	@$(BIN)/python tools/slab_agreement.py
 
 pages: $(VENV)/.dev ## renew the pages and pictures of docs/ that are made from the code
 	@$(BIN)/python -m rmaplab.report.series_page >docs/series.md
