@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Holds the model's numbers of objects against the slab counters of this machine, while real programs run.
+"""Holds what a replay has against this machine, while real programs run: its slab counters, and its graph.
 
 ``make slab-agreement`` (root, or a machine whose slab counters may be read).
 Each workload is recorded.  Before its work and at the height of it the
 counters are read and the recorder is told to leave a mark; the replay of the
 trace says how many objects there should be at the marks.  What is compared is
-the growth from the first to the second.
+the growth from the first to the second.  Where the running kernel can be read
+(``rmaplab inspect --live``), every VMA of every process is compared, too: its
+place and the length of its chain.
 
 Free objects that processors keep to hand count as allocated: a few hundred,
-so the workloads are large.
+so the workloads are large.  A cache that the kernel has merged with
+anon_vma_chain is counted apart, as far as its objects can be told from outside.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import platform
@@ -23,148 +27,70 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import closing, suppress
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
+from slab_workloads import WORKLOADS
+
+from rmaplab.errors import InputError
 from rmaplab.realkernel.guests import series_of_release
+from rmaplab.realkernel.live import LiveTarget
+from rmaplab.realkernel.reader import read_graph
 from rmaplab.realkernel.slabinfo import objects
 from rmaplab.report.text import table
 from rmaplab.series import find
-from rmaplab.workload.replay import replay
+from rmaplab.workload.replay import Replay
+from rmaplab.workload.sources import open_workload
+
+if TYPE_CHECKING:
+    from slab_workloads import Workload
+
+    from rmaplab.workload.result import Objects
 
 RMAPLAB = str(Path(sys.executable).with_name("rmaplab"))
 SETTLED = 40  # looks at the counters, a tenth of a second apart
 WAIT = 120  # seconds for a workload to come to its height
+SLAB = Path("/sys/kernel/slab")
+CACHES = ("anon_vma", "anon_vma_chain")
 
-MEMORY = """
-import mmap, os, sys, time
-# Neighbours differ in their rights, so that none merge.
-memory = [mmap.mmap(-1, 4096, flags=mmap.MAP_PRIVATE, prot=3 | (4 if number % 2 else 0)) for number in range(60)]
-def write(number):
-    for block in memory:
-        block[0] = number
-write(0)
-"""
-
-POOL = (
-    MEMORY
-    + """
-holds = []
-for number in range({size}):
-    readable, writable = os.pipe()
-    if os.fork() == 0:
-        write(number % 256)
-        os.close(writable)
-        os.read(readable, 1)
-        os._exit(0)
-    os.close(readable)
-    holds.append(writable)
-open("ready", "w").close()
-while not os.path.exists("done"):
-    time.sleep(0.1)
-for writable in holds:
-    os.close(writable)
-for _ in holds:
-    os.wait()
-"""
-)
-
-FAMILY = (
-    MEMORY
-    + """
-def live(depth):
-    write(depth)
-    if depth == {size}:
-        open("ready", "w").close()
-    elif os.fork() == 0:
-        live(depth + 1)
-    while not os.path.exists("done"):
-        time.sleep(0.1)
-    os._exit(0)
-live(0)
-"""
-)
-
-POSTGRES = r"""
-PATH=$PATH:$(ls -d /usr/lib/postgresql/*/bin | tail -n 1)
-initdb -D data --no-sync --auth=trust >/dev/null
-cat >>data/postgresql.conf <<END
-listen_addresses = ''
-unix_socket_directories = '$PWD'
-shared_buffers = 16MB
-fsync = off
-max_connections = {size}
-END
-postgres -D data >log 2>&1 &
-server=$!
-until psql -h "$PWD" -d postgres -c 'select 1' >/dev/null 2>&1; do sleep 0.2; done
-pgbench -h "$PWD" -i -q -s 1 postgres >/dev/null 2>&1
-pgbench -h "$PWD" -n -c $(({size} - 10)) -T 4 -f hold.sql postgres >/dev/null 2>&1 &
-sleeping="select count(*) from pg_stat_activity where query like '%sleep%'"
-until [ "$(psql -h "$PWD" -d postgres -Atc "$sleeping")" -gt $(({size} - 11)) ]; do sleep 0.3; done
-: >ready
-until [ -e done ]; do sleep 0.2; done
-kill -INT $server
-wait
-"""
-
-PREFORK = r"""
-modules=/usr/lib/apache2/modules
-cat >httpd.conf <<END
-ServerRoot "$PWD"
-ServerName localhost
-Listen 127.0.0.1:18432
-PidFile "$PWD/pid"
-ErrorLog "$PWD/error.log"
-DocumentRoot "$PWD"
-LoadModule mpm_prefork_module $modules/mod_mpm_prefork.so
-LoadModule authz_core_module $modules/mod_authz_core.so
-StartServers {size}
-MinSpareServers {size}
-MaxSpareServers {size}
-ServerLimit {size}
-MaxRequestWorkers {size}
-END
-[ "$(id -u)" != 0 ] || printf 'User www-data\nGroup www-data\n' >>httpd.conf
-setsid apache2 -DFOREGROUND -f "$PWD/httpd.conf" >/dev/null 2>&1 &
-server=$!
-until ab -q -n 2000 -c 50 http://127.0.0.1:18432/ >/dev/null 2>&1; do sleep 0.2; done
-sleep 1
-: >ready
-until [ -e done ]; do sleep 0.2; done
-kill -TERM $server
-wait
-"""
-
-
-class Workload(NamedTuple):
-    """A script with a ``{size}``, the program that runs it, the programs it needs."""
-
-    script: str
-    interpreter: str
-    size: int
-    needs: tuple[str, ...]
-
-
-WORKLOADS = {
-    "pool of forked workers": Workload(POOL, sys.executable, 150, ()),
-    "family, all generations alive": Workload(FAMILY, sys.executable, 60, ()),
-    "PostgreSQL": Workload(POSTGRES, "/bin/sh", 150, ("pgbench", "setpriv")),
-    "Apache, prefork": Workload(PREFORK, "/bin/sh", 400, ("apache2", "ab", "setsid")),
-}
+Areas = list[tuple[int, int, int]]
+"""Of one process: start and end (bytes) of each VMA, and the length of its chain."""
 
 
 class Agreement(NamedTuple):
-    """Growth of a cache, as the model has it and as the machine counted it."""
+    """Growth of a cache in the model and on the machine; there ``merged`` of that was another cache's."""
 
     model: int
     machine: int
+    merged: int = 0
 
     @property
     def error(self) -> float:
         """Relative to the machine."""
-        return (self.model - self.machine) / self.machine if self.machine else 0.0
+        own = self.machine - self.merged
+        return (self.model - own) / own if own else 0.0
+
+
+class Result(NamedTuple):
+    """Of a workload: its caches, and the VMAs that are the same of those that the machine had (None: not read)."""
+
+    caches: dict[str, Agreement]
+    vmas: tuple[int, int] | None
+
+    @property
+    def told(self) -> str:
+        """The VMAs as text."""
+        return "not read" if self.vmas is None else f"{self.vmas[0]:,} of {self.vmas[1]:,}"
+
+
+class Look(NamedTuple):
+    """The machine at a mark: objects by cache, those of merged caches, and the areas by process (None: not read)."""
+
+    objects: dict[str, int]
+    merged: int
+    areas: list[Areas] | None
 
 
 def main() -> int:
@@ -176,30 +102,30 @@ def main() -> int:
     args = parser.parse_args()
     if objects("anon_vma") is None:
         sys.exit("the slab counters of this machine cannot be read: run it as root")
-    rows: list[list[object]] = [["workload", "cache", "model", "machine", "error"]]
-    found = {}
-    worst = 0.0
+    rows: list[list[object]] = [["workload", "cache", "model", "machine", "merged", "error", "VMAs the same"]]
+    found: dict[str, Result] = {}
     for name, workload in WORKLOADS.items():
-        missing = [program for program in workload.needs if shutil.which(program) is None]
-        if missing or (args.names and not any(part.lower() in name.lower() for part in args.names)):
-            if missing:
-                print(f"{name}: left out: {', '.join(missing)} not installed", file=sys.stderr)
+        if args.names and not any(part.lower() in name.lower() for part in args.names):
+            continue
+        if missing := [program for program in workload.needs if shutil.which(program) is None]:
+            print(f"{name}: left out: {', '.join(missing)} not installed", file=sys.stderr)
             continue
         found[name] = measured(workload)
-        for cache, agreement in found[name].items():
-            rows.append([name, cache, agreement.model, agreement.machine, f"{agreement.error:+.1%}"])
-            worst = max(worst, abs(agreement.error))
+        for cache, two in found[name].caches.items():
+            rows.append([name, cache, two.model, two.machine, two.merged, f"{two.error:+.1%}", found[name].told])
     print("\n".join(table(rows)))
     if args.json:
-        Path(args.json).write_text(
-            json.dumps({name: {cache: two._asdict() for cache, two in both.items()} for name, both in found.items()})
-            + "\n"
-        )
+        told = {
+            name: {**{cache: two._asdict() for cache, two in result.caches.items()}, "vmas": result.vmas}
+            for name, result in found.items()
+        }
+        Path(args.json).write_text(json.dumps(told) + "\n")
+    worst = max((abs(two.error) for result in found.values() for two in result.caches.values()), default=0.0)
     return int(worst > args.within)
 
 
-def measured(workload: Workload) -> dict[str, Agreement]:
-    """Record one, read the counters at two moments, and replay."""
+def measured(workload: Workload) -> Result:
+    """Record one, look at the machine at two moments, and replay."""
     with tempfile.TemporaryDirectory(prefix="rmaplab-") as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -212,31 +138,63 @@ def measured(workload: Workload) -> dict[str, Agreement]:
         if "setpriv" in workload.needs and os.getuid() == 0:
             shutil.chown(folder, "postgres", "postgres")
             command = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", *command]
-        gate = f"cd {folder}; until [ -e go ]; do sleep 0.1; done; exec " + " ".join(command)
+        for pipe in ("go", "done"):
+            os.mkfifo(folder / pipe)
+            (folder / pipe).chmod(0o666)
+        gate = f"cd {folder}; read -r _ <go || true; exec " + " ".join(command)
         trace = folder.with_suffix(".trace")
         recorder = subprocess.Popen([RMAPLAB, "record", "-q", "-o", str(trace), "--", "/bin/sh", "-c", gate])
         try:
             time.sleep(1.5)
             with Filler():
-                before = marked(recorder)
-                (folder / "go").touch()
+                before = look(recorder)
+                go_on(folder / "go")
                 wait_for(folder / "ready", recorder)
                 time.sleep(1)
-                after = marked(recorder)
-            (folder / "done").touch()
+                after = look(recorder)
+            go_on(folder / "done")
             recorder.wait(WAIT)
         finally:
             recorder.terminate()
             recorder.wait()
         try:
-            result = replay([trace], find(series_of_release(platform.release())), reclaim="none")
+            (start, height), areas = replayed(trace)
         finally:
             trace.unlink(missing_ok=True)
-    start, height = result.marks
-    return {
-        cache: Agreement(getattr(height, cache) - getattr(start, cache), after[cache] - before[cache])
-        for cache in ("anon_vma", "anon_vma_chain")
+    merged = {"anon_vma": 0, "anon_vma_chain": after.merged - before.merged}
+    caches = {
+        cache: Agreement(
+            getattr(height, cache) - getattr(start, cache),
+            after.objects[cache] - before.objects[cache],
+            merged[cache],
+        )
+        for cache in CACHES
     }
+    return Result(caches, None if after.areas is None else same_vmas(areas, after.areas))
+
+
+def replayed(trace: Path) -> tuple[list[Objects], list[Areas]]:
+    """The objects at both marks, and the areas of the model's processes at the second."""
+    replay = Replay([trace], find(series_of_release(platform.release())), reclaim="none")
+    marks = replay.result.marks
+    with open_workload(trace) as reader:
+        for event in reader:
+            replay.machine.play(event)
+            if len(marks) == 2:
+                break
+    mms = dict.fromkeys(process.mm for process in replay.kernel.processes.values())
+    return marks, [[(vma.vm_start, vma.vm_end, len(vma.anon_vma_chain)) for vma in mm.vmas] for mm in mms]
+
+
+def same_vmas(model: list[Areas], machine: list[Areas]) -> tuple[int, int]:
+    """How many VMAs of the machine the model has at the same place with as long a chain; of how many.
+
+    Both have their processes in the order of their making.
+    """
+    if len(model) != len(machine):
+        sys.exit(f"{len(machine)} processes ran at the mark, and the trace has {len(model)}")
+    same = sum(len({*ours} & {*theirs}) for ours, theirs in zip(model, machine, strict=True))
+    return same, sum(map(len, machine))
 
 
 class Filler:
@@ -262,15 +220,77 @@ time.sleep(600)
         self.process.wait()
 
 
-def marked(recorder: subprocess.Popen[bytes]) -> dict[str, int]:
-    """The counters, steady for a while, and a mark in the trace."""
+def look(recorder: subprocess.Popen[bytes]) -> Look:
+    """A mark in the trace, and the machine while it stands still: the counters steady for a while."""
     recorder.send_signal(signal.SIGUSR1)
     time.sleep(1)
     seen = []
     for _ in range(SETTLED):
-        seen.append((objects("anon_vma") or 0, objects("anon_vma_chain") or 0))
+        seen.append([objects(cache) or 0 for cache in CACHES])
         time.sleep(0.1)
-    return {"anon_vma": int(median(one for one, _ in seen)), "anon_vma_chain": int(median(two for _, two in seen))}
+    counted = dict(zip(CACHES, (int(median(column)) for column in zip(*seen, strict=True)), strict=True))
+    pids = tracees(recorder.pid)
+    return Look(counted, merged(pids), live_areas(pids))
+
+
+def tracees(recorder: int) -> list[int]:
+    """The recorded processes, in the order of their making."""
+    mark = f"\nTracerPid:\t{recorder}\n"
+    found = []
+    for path in Path("/proc").glob("[0-9]*/status"):
+        with suppress(OSError):
+            if mark in path.read_text(encoding="utf-8", errors="replace"):
+                found.append(int(path.parent.name))
+    return sorted(found)
+
+
+def live_areas(pids: list[int]) -> list[Areas] | None:
+    """As the running kernel has them; None where it cannot be read."""
+    try:
+        with closing(LiveTarget()) as target:
+            snapshot = read_graph(target, pids, folios=False).snapshot(layout=target.layout)
+    except InputError as error:
+        print(f"the graph is not compared: {error}", file=sys.stderr)
+        return None
+    processes = {int(process.name.rpartition(":")[2]): process for process in snapshot.processes}
+    return [[(vma.start, vma.end, len(vma.chain)) for vma in processes[pid].vmas] for pid in pids]
+
+
+# --- what else is in the cache of AVCs -------------------------------------------------------
+
+
+def merged(pids: list[int]) -> int:
+    """Objects of these processes in caches that the kernel has merged with anon_vma_chain, as far as known here.
+
+    A process has a fs_struct; a file that an epoll instance watches, an eppoll_entry (fs/eventpoll.c).
+    """
+    avcs = (SLAB / "anon_vma_chain").resolve()
+    together = {path.name for path in SLAB.iterdir() if path.is_symlink() and path.resolve() == avcs}
+    count = len(pids) if "fs_cache" in together else 0
+    return count + sum(watched(pid) for pid in pids if "eventpoll_pwq" in together)
+
+
+def watched(pid: int) -> int:
+    """Files that the epoll instances of a process watch, but for those that it has from its parent."""
+    count = 0
+    with suppress(OSError):
+        parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+            files = path.read_text().count("tfd:")
+            if files and not is_same_file(pid, parent, int(path.name)):
+                count += files
+    return count
+
+
+def is_same_file(pid: int, other: int, fd: int) -> bool:
+    """Whether two processes have the same open file under a number: kcmp(2)."""
+    kcmp, file = 312, 0  # on x86-64; KCMP_FILE
+    return ctypes.CDLL(None).syscall(kcmp, pid, other, file, ctypes.c_ulong(fd), ctypes.c_ulong(fd)) == 0
+
+
+def go_on(pipe: Path) -> None:
+    """Let those who wait at a pipe go on."""
+    os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
 
 
 def wait_for(path: Path, recorder: subprocess.Popen[bytes]) -> None:

@@ -144,6 +144,43 @@ def test_pages_written_and_unmapped_between_samples_are_seen(trace):
     assert events[unmapping - 1] == ["anon", 0, [[start + 5 * PAGE, 1]]]
 
 
+def test_what_lies_beside_a_new_mapping_is_sampled_before_it(trace):
+    """Two areas that were written to keep a gap between them from becoming one with both."""
+    source = """
+        import ctypes, mmap
+        libc = ctypes.CDLL(None)
+        libc.mmap.restype = ctypes.c_void_p
+        libc.mmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long)
+        libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+        room = libc.mmap(None, 3 << 16, 3, 0x22, -1, 0)
+        libc.munmap(room + (1 << 16), 1 << 16)
+        for place in (room, room + (2 << 16)):
+            ctypes.memset(place + 4096, 1, 1)
+        libc.mmap(room + (1 << 16), 1 << 16, 3, 0x100022, -1, 0)  # MAP_FIXED_NOREPLACE
+    """
+    _, events, _ = trace(*python(source))
+    room = next(event[2] for event in events if event[0] == "mmap" and event[3] == 3 << 16)
+    gap = next(at for at, event in enumerate(events) if event[0] == "mmap" and event[2:4] == [room + (1 << 16), 1 << 16])
+    pages = anonymous(events[:gap], 0)
+    assert not pages.missing(room + PAGE, room + 2 * PAGE)
+    assert not pages.missing(room + (2 << 16) + PAGE, room + (2 << 16) + 2 * PAGE)
+
+
+def test_what_lies_beside_a_cut_is_sampled_before_it(trace):
+    source = """
+        import ctypes, mmap
+        area = mmap.mmap(-1, 1 << 18, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        area[0] = 1
+        start = ctypes.addressof(ctypes.c_char.from_buffer(area))
+        libc = ctypes.CDLL(None)
+        libc.mprotect(ctypes.c_void_p(start + (1 << 15)), ctypes.c_size_t(7 * 4096), 1)
+    """
+    _, events, _ = trace(*python(source))
+    cut = next(at for at, event in enumerate(events) if event[0] == "mprotect" and event[3:5] == [7 * PAGE, 1])
+    start = events[cut][2] - (1 << 15)
+    assert not anonymous(events[:cut], 0).missing(start, start + PAGE)
+
+
 def test_recording_twice_gives_the_same_bytes(tmp_path):
     """Of one process: with two, their order is the scheduler's."""
     for name in "ab":

@@ -11,7 +11,7 @@ from rmaplab.workload.pagemap import Run
 from rmaplab.workload.tasks import Task
 from rmaplab.workload.tracee import Stop, read_word
 
-__all__ = ["call_event", "heap_start", "old_range", "sharing_of"]
+__all__ = ["call_event", "heap_start", "new_range", "old_range", "sharing_of"]
 
 _PAGE = os.sysconf("SC_PAGESIZE")
 _ADDRESS_MASK = (1 << 56) - 1
@@ -53,6 +53,14 @@ def old_range(name: str, arguments: tuple[int, ...]) -> Run | None:
     start = _address(arguments[0])
     end = min(start + _length(arguments[1]), _ADDRESS_MASK + 1)
     return (start, end) if start % _PAGE == 0 and start < end else None
+
+
+def new_range(name: str, arguments: tuple[int, ...], result: int) -> Run | None:
+    """Return the range that a call mapped; None when it mapped none."""
+    if name not in ("mmap", "mremap"):
+        return None
+    length = _length(arguments[1 if name == "mmap" else 2])
+    return (result, result + length) if length else None
 
 
 def call_event(task: Task, name: str, arguments: tuple[int, ...], result: int) -> Fields | None:

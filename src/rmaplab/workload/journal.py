@@ -4,8 +4,8 @@
 import os
 from collections.abc import Callable
 
-from rmaplab.workload.calls import call_event, heap_start, old_range
-from rmaplab.workload.pagemap import Run, anonymous_runs
+from rmaplab.workload.calls import call_event, heap_start, new_range, old_range
+from rmaplab.workload.pagemap import Run, anonymous_runs, read_areas
 from rmaplab.workload.tasks import Call, Space, Task
 
 __all__ = ["Emit", "Journal"]
@@ -57,7 +57,7 @@ class Journal:
             self.write(task, "anon", [[start, (end - start) // _PAGE] for start, end in new[place : place + _RUNS]])
 
     def before(self, task: Task, call: Call) -> None:
-        """Sample what a call is about to copy, move or drop."""
+        """Sample what a call is about to copy, move, drop, cut or merge."""
         if call.is_exec:
             # What a vfork child leaves behind lives on in its parent.
             if all(other.group == task.group for other in task.space.tasks):
@@ -66,6 +66,7 @@ class Journal:
             self.sample(task)
         elif (within := old_range(call.name, call.arguments)) is not None:
             self.sample(task, within)
+            self._sample_beside(task, within)
         elif call.name == "brk":
             self._before_brk(task, call.arguments[0])
 
@@ -79,12 +80,32 @@ class Journal:
         fields = call_event(task, call.name, call.arguments, result)
         if fields is None:
             return
+        if (place := new_range(call.name, call.arguments, result)) is not None:
+            self._sample_beside(task, place)
         kind, *rest = fields
         self.write(task, str(kind), *rest)
         if call.name == "brk" and old_brk is not None:
             _forget(task.space, (_page_up(result), _page_up(old_brk)))
         else:
             _forget_call(task.space, call, result)
+
+    def _sample_beside(self, task: Task, place: Run) -> None:
+        """Sample what the areas that reach into a range or touch it have outside of it.
+
+        Whether they have had a page decides what is cut with them and what
+        merges.  An area with a reported page is known to.
+        """
+        try:
+            areas = read_areas(task.pid)
+        except OSError:  # as in sample
+            return
+        start, end = place
+        for area in areas:
+            if area.end < start or end < area.start or area.protection[3] != "p":
+                continue
+            for run in ((area.start, min(area.end, start)), (max(area.start, end), area.end)):
+                if run[0] < run[1] and task.space.reported.missing(*run) == [run]:
+                    self.sample(task, run)
 
     def _before_brk(self, task: Task, new_end: int) -> None:
         if task.space.brk is None:
@@ -100,8 +121,8 @@ def _forget_call(space: Space, call: Call, result: int) -> None:
     within = old_range(call.name, call.arguments)
     if within is not None and call.name not in _PROTECT:
         _forget(space, within)
-    if call.name == "mremap":
-        _forget(space, (result, _page_up(result + call.arguments[2])))
+    if call.name == "mremap" and (place := new_range(call.name, call.arguments, result)) is not None:
+        _forget(space, place)
 
 
 def _forget(space: Space, run: Run) -> None:
