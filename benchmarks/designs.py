@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.published import Results
 
 PAGE = Path(__file__).parents[1] / "docs" / "measured.md"
-DESIGNS = ("v2.6.32", "v2.6.34", "v6.18", "v7.0", "lazy", "lazy-repoint", "cow-context")
+DESIGNS = ("v2.6.32", "v2.6.34", "v6.18", "v7.0", "lazy", "lazy_repoint", "cow_context")
 BASE = "v7.0"
 
 _HEAD = """\
@@ -34,7 +34,7 @@ _FIGURES = """
 ## Figures
 
 At the peak over the whole workload unless said; in parentheses the change against v7.0. Bytes are those of the
-slabs anon_vma (104 an object) and anon_vma_chain (64). A context of `cow-context` counts as an anon_vma, a remap
+slabs anon_vma (104 an object) and anon_vma_chain (64). A context of `cow_context` counts as an anon_vma, a remap
 as an AVC; `lazy` keeps a state in each VMA that is not counted. Pages are walked going round all memory, 8 after
 every 100 events of a trace.
 

@@ -155,7 +155,7 @@ def change(before: float, after: float) -> float:
 
 def growth() -> Claim:
     lengths = {}
-    for series in ("v2.6.34", "v3.19", "v7.0", "cow-context"):
+    for series in ("v2.6.34", "v3.19", "v7.0", "cow_context"):
         result = replay([Synthetic("daemon", {"generations": 200})], find(series), reclaim="none")
         lengths[series] = max(result.chain_length)
         contexts = result.peak.anon_vma
@@ -165,7 +165,7 @@ def growth() -> Claim:
         "bounded since anon_vmas are reused",
         "7a3ef208e662 (v3.19); reported by D. Forrest in 2012",
         f"200 generations: longest chain {lengths['v2.6.34']} on v2.6.34, {lengths['v3.19']} on v3.19, "
-        f"{lengths['v7.0']} on v7.0. `cow-context` grows again: {contexts} contexts, one a generation",
+        f"{lengths['v7.0']} on v7.0. `cow_context` grows again: {contexts} contexts, one a generation",
         "reproduced" if grew and max(lengths["v3.19"], lengths["v7.0"]) < 5 else "not reproduced",
     )
 

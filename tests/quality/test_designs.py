@@ -12,10 +12,10 @@ from rmaplab.kernel.slab import KINDS
 from rmaplab.scenario import parse
 from rmaplab.series import designs, find
 
-SOUND = ("cow-context", "lazy")
+SOUND = ("cow_context", "lazy")
 FAULTY = {
-    "cow-context-posted": ("moved", "three-places"),
-    "lazy-repoint": ("huge-split",),
+    "cow_context_posted": ("moved", "three-places"),
+    "lazy_repoint": ("huge-split",),
 }
 EXAMPLES = Path(__file__).parents[2] / "examples" / "designs"
 
@@ -38,7 +38,7 @@ def test_all_small_histories_hold(name):
     assert len(result.parts) == len(stages())
 
 
-@pytest.mark.parametrize("name", [*SOUND, "lazy-repoint"])
+@pytest.mark.parametrize("name", [*SOUND, "lazy_repoint"])
 def test_random_histories_hold(name):
     result = soak(find(name), range(100))
     assert [(found.seed, found.violations) for found in result.findings] == []
@@ -54,6 +54,6 @@ def test_examples_show_what_faulty_designs_do_and_sound_ones_do_not(design, name
 
 @pytest.mark.parametrize(("only", "longest"), [("AV-030", 3), ("AV-001", 5)])
 def test_check_finds_both_faults_of_the_posted_context(only, longest):
-    result = explore_stages("cow-context-posted", stages(), only=(only,))
+    result = explore_stages("cow_context_posted", stages(), only=(only,))
     assert list(result.findings) == [only]
     assert result.findings[only].length <= longest

@@ -16,7 +16,7 @@ from packed import deb, tar
 
 from rmaplab.errors import InputError
 from rmaplab.realkernel.guest import build as building
-from rmaplab.realkernel.guest.build import build, fragments, guarded, is_needed, marked, merged, settings
+from rmaplab.realkernel.guest.build import build, fragments, guarded, is_needed, marked, merged, roomy, settings
 from rmaplab.realkernel.guest.packages import Package
 from rmaplab.realkernel.guest.recipes import MODULES, RECIPES, Choice, choose_package, configuration, make_debian
 
@@ -226,6 +226,12 @@ def test_new_page_tables_are_marked():
     for text in ("", mended, POPULATE * 2):
         with pytest.raises(InputError, match=r"pgalloc\.h"):
             marked(text)
+
+
+def test_registers_of_large_processors_have_room():
+    text = "#ifdef FP_XSTATE_MAGIC1\n\tDEFINE_LONGS(HOST_FP_SIZE, 2696);\n#endif\n\tDEFINE_LONGS(HOST_BX, RBX);\n"
+    assert roomy(text) == text.replace("2696", "12288")
+    assert roomy("\tDEFINE_LONGS(HOST_BX, RBX);\n") == "\tDEFINE_LONGS(HOST_BX, RBX);\n"  # sizes found at run time
 
 
 # A `make` that knows the steps, and compiles mm/rmap.c and what is asked for besides.

@@ -160,7 +160,9 @@ def test_what_lies_beside_a_new_mapping_is_sampled_before_it(trace):
     """
     _, events, _ = trace(*python(source))
     room = next(event[2] for event in events if event[0] == "mmap" and event[3] == 3 << 16)
-    gap = next(at for at, event in enumerate(events) if event[0] == "mmap" and event[2:4] == [room + (1 << 16), 1 << 16])
+    gap = next(
+        at for at, event in enumerate(events) if event[0] == "mmap" and event[2:4] == [room + (1 << 16), 1 << 16]
+    )
     pages = anonymous(events[:gap], 0)
     assert not pages.missing(room + PAGE, room + 2 * PAGE)
     assert not pages.missing(room + (2 << 16) + PAGE, room + (2 << 16) + 2 * PAGE)

@@ -44,7 +44,7 @@ class Stopping(Replay):
         super()._look()
 
 
-@pytest.mark.parametrize("series", ["v7.0", "v2.6.32", "v6.0", "lazy", "cow-context"])
+@pytest.mark.parametrize("series", ["v7.0", "v2.6.32", "v6.0", "lazy", "cow_context"])
 @pytest.mark.parametrize("reclaim", ["exit", "clock"])
 def test_a_replay_in_pieces_ends_as_one(tmp_path, series, reclaim):
     workloads = [find_workload(name) for name in WORKLOADS]

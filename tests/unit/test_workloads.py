@@ -105,7 +105,7 @@ def test_the_clock_goes_round_all_pages():
     assert result.worst_walk.visits == max(result.walk_visits) > 1
 
 
-@pytest.mark.parametrize("series", ["v7.0", "v2.6.32", "lazy", "cow-context"])
+@pytest.mark.parametrize("series", ["v7.0", "v2.6.32", "lazy", "cow_context"])
 def test_patterns_do_not_change_the_graph(series):
     results = {name: replay([small("zygote")], find(series), reclaim=name) for name in ("exit", "clock", "none")}
     assert len({(r.peak.anon_vma, r.peak.anon_vma_chain, r.allocations) for r in results.values()}) == 1
@@ -145,7 +145,7 @@ def test_forks_are_measured_one_by_one():
     assert result.fork_allocations == {30: 1}
     assert result.fork_locks == {20: 1}
     assert result.fork_tree_operations == {20: 1}
-    assert replay([Synthetic("thousand", {"vmas": 10})], find("cow-context")).fork_allocations == {1: 1}
+    assert replay([Synthetic("thousand", {"vmas": 10})], find("cow_context")).fork_allocations == {1: 1}
 
 
 # --- marks ---------------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ def figures_of_the_page(title):
 @pytest.mark.parametrize("workload", ["generations", "prefork", "compileall", "thousand", "daemon"])
 def test_the_page_has_the_figures_that_are_measured(workload):
     titles = {"Anon_vmas": "anon_vma", "AVCs": "anon_vma_chain", "Bytes": "bytes"}
-    for design in ("v2.6.34", "v7.0", "lazy", "cow-context"):
+    for design in ("v2.6.34", "v7.0", "lazy", "cow_context"):
         result = replay([find_workload(workload)], find(design), reclaim="clock")
         for title, name in titles.items():
             told = figures_of_the_page(title)[workload][design].split(" ")[0]

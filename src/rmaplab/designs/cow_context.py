@@ -50,7 +50,7 @@ class CowContext(Kernel):
     the first page on, since its offset is the file's.
     """
 
-    name: ClassVar[str] = "cow-context"
+    name: ClassVar[str] = "cow_context"
     parent: ClassVar[str | None] = "v7.0"
     commits: ClassVar[tuple[str, ...]] = ()
     release: ClassVar[str] = ""

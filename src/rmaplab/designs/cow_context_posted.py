@@ -21,8 +21,8 @@ __all__ = ["CowContextPosted"]
 class CowContextPosted(CowContext):
     """Remaps of one range stand in an array sorted by offset; a walk of an exclusive page does without remaps."""
 
-    name: ClassVar[str] = "cow-context-posted"
-    parent: ClassVar[str | None] = "cow-context"
+    name: ClassVar[str] = "cow_context_posted"
+    parent: ClassVar[str | None] = "cow_context"
     summary: ClassVar[str] = "the same with two faults that its prototype is suspected of"
 
     def folio_vmas(self, folio: Folio) -> list[Vma]:

@@ -24,7 +24,7 @@ __all__ = ["LazyRepoint"]
 class LazyRepoint(Lazy):
     """A split of a VMA that was never forked makes its pages name the half they are in."""
 
-    name: ClassVar[str] = "lazy-repoint"
+    name: ClassVar[str] = "lazy_repoint"
     parent: ClassVar[str | None] = "lazy"
     summary: ClassVar[str] = "the same, but a split allocates nothing and rewrites what the pages name"
 

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 from html import escape
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.report.html import STYLE, html_table
-from rmaplab.report.replays import groups, left_out, rates, replay_rows
+from rmaplab.report.replays import groups, left_out, rates, replay_rows, worst_walks
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["COLOURS", "replay_page"]
 
 Document = dict[str, Any]
+Point = tuple[float, float]
 
 # Okabe and Ito's palette, which the colour-blind can tell apart; dashes tell what is beyond it.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999999")
@@ -61,32 +63,41 @@ def _group(title: str, results: Mapping[str, Document]) -> Iterator[str]:
         )
         yield f'<p class="legend">{keys}</p><div class="charts">'
         for column, label in COLUMNS.items():
-            yield from _chart(column, label, results)
+            lines = [[(one["events"], one[column]) for one in result["timeline"]] for result in results.values()]
+            yield from _chart(label, "events", lines)
+        walks = [_cumulated(result["walk_visits"]) for result in results.values()]
+        if any(walks):
+            yield from _chart("per cent of walks that meet at most so many VMAs", "VMAs", walks)
         yield "</div>"
     yield from html_table(replay_rows(results))
-    for text in (rates(results), *left_out(next(iter(results.values())))):
+    for text in (*worst_walks(results), rates(results), *left_out(next(iter(results.values())))):
         yield f"<p>{escape(text)}</p>"
 
 
-def _chart(column: str, label: str, results: Mapping[str, Document]) -> Iterator[str]:
-    """One column of the timelines, over the events."""
-    last = max((sample["events"] for result in results.values() for sample in result["timeline"]), default=1)
-    high = max((sample[column] for result in results.values() for sample in result["timeline"]), default=0) or 1
-    yield f'<figure><svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{escape(label)} over events">'
+def _cumulated(histogram: Mapping[str, int]) -> list[Point]:
+    """The share (per cent) of what is in a histogram up to each of its values."""
+    values = sorted(map(int, histogram))
+    shares = accumulate(histogram[str(value)] for value in values)
+    return [(value, 100 * share / sum(histogram.values())) for value, share in zip(values, shares, strict=True)]
+
+
+def _chart(label: str, unit: str, lines: Sequence[Sequence[Point]]) -> Iterator[str]:
+    """A line a series; ``unit`` is that of the axis below."""
+    last = max((x for line in lines for x, _ in line), default=1)
+    high = max((y for line in lines for _, y in line), default=0) or 1
+    yield f"<figure><figcaption>{escape(label)}</figcaption>"
+    yield f'<svg width="{WIDTH}" height="{HEIGHT}" role="img" aria-label="{escape(label)} over {unit}">'
     for share in (0, 0.5, 1):
         y = _y(high * share, high)
         yield f'<path d="M{LEFT} {y}H{WIDTH}" stroke="currentColor" opacity=".15"/>'
         yield f'<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{_short(high * share)}</text>'
     yield f'<text x="{LEFT}" y="{HEIGHT - 4}">0</text>'
-    yield f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{_short(last)} events</text>'
-    for at, result in enumerate(results.values()):
-        points = [
-            f"{LEFT + sample['events'] / last * (WIDTH - LEFT):.1f} {_y(sample[column], high)}"
-            for sample in result["timeline"]
-        ]
+    yield f'<text x="{WIDTH}" y="{HEIGHT - 4}" text-anchor="end">{_short(last)} {unit}</text>'
+    for at, line in enumerate(lines):
+        points = [f"{LEFT + x / last * (WIDTH - LEFT):.1f} {_y(y, high)}" for x, y in line]
         if points:
             yield _line("M" + "L".join(points), at)
-    yield f"</svg><figcaption>{escape(label)}</figcaption></figure>"
+    yield "</svg></figure>"
 
 
 def _line(path: str, at: int) -> str:

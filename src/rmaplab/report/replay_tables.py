@@ -8,7 +8,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.errors import InputError
-from rmaplab.report.replays import FIGURES, mean
+from rmaplab.report.replays import FIGURES, crowding, mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -51,6 +51,7 @@ def _figures(result: Document) -> Iterator[tuple[str, int | None, float]]:
         value = figure(result)
         if isinstance(value, int):
             yield label.strip(), None, value
+    yield "anon_vmas to a VMA, most", None, crowding(result)
     for name in ("allocations", "locks", "tree_operations"):
         yield f"fork {name}, mean", None, mean(result["fork"][name])
         yield from ((f"forks by {name}", int(at), count) for at, count in result["fork"][name].items())

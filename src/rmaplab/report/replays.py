@@ -14,7 +14,7 @@ from rmaplab.report.text import join, table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-__all__ = ["FIGURES", "cells_of", "experiment_text", "groups", "rates", "replay_rows", "replay_text"]
+__all__ = ["FIGURES", "cells_of", "experiment_text", "groups", "rates", "replay_rows", "replay_text", "worst_walks"]
 
 Document = dict[str, Any]
 
@@ -38,6 +38,11 @@ def most(histogram: Mapping[str, int]) -> int:
 def highest(result: Document, column: str) -> int:
     """The largest value in the timeline; 0 if that is empty."""
     return max((sample[column] for sample in result["timeline"]), default=0)
+
+
+def crowding(result: Document) -> float:
+    """The most anon_vmas there were for each VMA that has one, at the moments of the timeline."""
+    return max((one["anon_vma"] / one["faulted"] for one in result["timeline"] if one["faulted"]), default=0.0)
 
 
 def in_vain(result: Document) -> float:
@@ -64,8 +69,10 @@ FIGURES: dict[str, Callable[[Document], int | str]] = {
     "  most in one hold": lambda result: result["lock"]["longest_hold"],
     "allocations of a fork, mean": lambda result: f"{mean(result['fork']['allocations']):.2f}",
     "locks taken by a fork, mean": lambda result: f"{mean(result['fork']['locks']):.2f}",
+    "anon_vmas to a VMA, most": lambda result: f"{crowding(result):.2f}",
     "longest chain": lambda result: max(highest(result, "longest_chain"), most(result["chain_length"])),
     "deepest anon_vma": lambda result: highest(result, "depth"),
+    "largest tree": lambda result: highest(result, "tree"),
     "visits of a walk, mean": lambda result: f"{mean(result['walk_visits']):.2f}",
     "  most": lambda result: most(result["walk_visits"]),
     "  in vain": lambda result: f"{in_vain(result):.1%}",
@@ -107,6 +114,16 @@ def rates(results: Mapping[str, Document]) -> str:
     return f"replayed at (events/s): {', '.join(told)}"
 
 
+def worst_walks(results: Mapping[str, Document]) -> Iterator[str]:
+    """Which page took the longest walk, a line a series."""
+    for name, result in results.items():
+        if worst := result["worst_walk"]:
+            yield (
+                f"worst walk on {name}: {worst['visits']:,} VMAs, of which {worst['maps']:,} map the page: "
+                f"process {worst['process']}, {worst['address']:#x}, after {worst['event']:,} events"
+            )
+
+
 def left_out(result: Document) -> Iterator[str]:
     """What the replay did not do, or did in another way than the real kernel."""
     for label, key in (
@@ -121,7 +138,8 @@ def left_out(result: Document) -> Iterator[str]:
 def replay_text(document: Document) -> str:
     """The comparison as a table, and what the model left out."""
     results = document["results"]
-    lines = [*table(replay_rows(results)), "", rates(results), *left_out(next(iter(results.values())))]
+    lines = [*table(replay_rows(results)), "", *worst_walks(results), rates(results)]
+    lines += left_out(next(iter(results.values())))
     if any(result["interrupted"] for result in results.values()):
         lines.append("interrupted: figures up to that point")
     return join(lines)
@@ -131,7 +149,13 @@ def experiment_text(document: Document) -> str:
     """A table for each workload, then what failed."""
     lines: list[str] = []
     for title, results in groups([cell for cell in document["cells"] if cell["result"] is not None]):
-        lines += [title, *table(replay_rows(results)), *left_out(next(iter(results.values()))), ""]
+        lines += [
+            title,
+            *table(replay_rows(results)),
+            *worst_walks(results),
+            *left_out(next(iter(results.values()))),
+            "",
+        ]
     failed = [cell for cell in document["cells"] if cell["error"]]
     lines += [f"{cell['workload']} on {cell['series']}, {cell['reclaim']}: {cell['error']}" for cell in failed]
     lines.append(f"{len(document['cells']) - len(failed)} of {len(document['cells'])} cells are there")

@@ -99,14 +99,15 @@ def list_text(what: str, items: Sequence[Mapping[str, Any]]) -> str:
     """A catalogue, a line or a few per item."""
     if not items:
         return f"no {what} here; a package offers some by entry points of the group rmaplab.{what}\n"
+    names = [str(item.get("name") or item["id"]) for item in items]
+    width = max(10, *map(len, names))
     lines = []
-    for item in items:
-        fields = dict(item)
-        name = str(fields.pop("name", None) or fields.pop("id"))
+    for name, item in zip(names, items, strict=True):
+        fields = {key: value for key, value in item.items() if key not in ("name", "id")}
         summary = fields.pop("summary", None) or fields.pop("statement", "")
-        lines.append(f"{name:<10} {summary}")
+        lines.append(f"{name:<{width}} {summary}")
         for key, value in fields.items():
             if value:
                 shown = ", ".join(value) if isinstance(value, list | tuple) else value
-                lines.append(f"{'':<10}   {key.replace('_', ' ')}: {shown}")
+                lines.append(f"{'':<{width}}   {key.replace('_', ' ')}: {shown}")
     return join(lines)

@@ -70,9 +70,9 @@ DEFAULT = Kernel.name
 
 
 def find(name: str) -> type[Kernel]:
-    """The logic of a series or of a zoo entry by its name, or from a Python file that subclasses one.
+    """The logic of a series, a zoo entry or a design by its name, or from a Python file that subclasses one.
 
-    Raises :class:`UsageError` for a name that does not exist and
+    A design's name may be written with hyphens.  Raises :class:`UsageError` for a name that does not exist and
     :class:`InputError` for a file that cannot be used.
     """
     known = {**SERIES, **ZOO}
@@ -81,8 +81,9 @@ def find(name: str) -> type[Kernel]:
     if name.endswith(".py"):
         return _from_file(Path(name))
     installed = {point.name: point for point in designs()}
-    if name in installed:
-        return _loaded(installed[name])
+    for spelling in (name, name.replace("-", "_")):
+        if spelling in installed:
+            return _loaded(installed[spelling])
     known |= dict.fromkeys(installed, Kernel)
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean {close[0]}?" if close else "`rmaplab list series` shows them"

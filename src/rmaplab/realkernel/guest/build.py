@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["build", "fragments", "guarded", "is_needed", "marked", "merged", "settings"]
+__all__ = ["build", "fragments", "guarded", "is_needed", "marked", "merged", "roomy", "settings"]
 
-RECIPE = 2
+RECIPE = 3
 """Counted up when the same package and configuration give another kernel."""
 _REQUIRED = (
     "# CONFIG_SLUB_TINY is not set",
@@ -52,6 +52,8 @@ static inline pmd_t *um_marked(struct mm_struct *mm, pmd_t *pmd, pgtable_t table
 
 #define pmd_populate(mm, pmd, pte) \\
 	set_pmd(um_marked(mm, pmd, pte),"""
+_REGISTERS = re.compile(r"(DEFINE_LONGS\(HOST_FP_SIZE, )\d+\)")
+_REGISTERS_ROOM = 12288  # bytes; with AMX they are 11,008
 _LACKS_FILE = "No rule to make target"
 
 
@@ -97,6 +99,15 @@ def marked(text: str) -> str:
             "arch/um/include/asm/pgalloc.h: pmd_populate() is not as it was in v7.3; report it to rmaplab"
         )
     return found
+
+
+def roomy(text: str) -> str:
+    """arch/x86/um/user-offsets.c with room for the registers of processors that have AMX.
+
+    v6.12 sets them with the size it was compiled with, and the host refuses
+    to take less than all (EFAULT): no process of the guest begins.
+    """
+    return _REGISTERS.sub(rf"\g<1>{_REGISTERS_ROOM})", text)
 
 
 def settings(text: str) -> dict[str, str]:
@@ -165,6 +176,9 @@ def _mend(source: Path) -> None:
     """What in user-mode kernels is not as in others, and is not memory management's."""
     path = source / "arch/um/include/asm/pgalloc.h"
     path.write_text(marked(path.read_text(encoding="utf-8")), encoding="utf-8")
+    path = source / "arch/x86/um/user-offsets.c"
+    if path.exists():
+        path.write_text(roomy(path.read_text(encoding="utf-8")), encoding="utf-8")
     forks = [path for name in ("kernel/fork.c", "mm/mmap.c") if (path := source / name).exists()]
     if any("XA_ZERO_ENTRY" in path.read_text(encoding="utf-8") for path in forks):
         path = source / "arch/um/kernel/tlb.c"
