@@ -59,8 +59,8 @@ conform: $(VENV)/.dev ## set up, then hold the model against all kernels there a
 workloads: $(VENV)/.dev ## record the shipped workloads anew (WORKLOADS='redis make': these alone)
 	@$(BIN)/python tools/record_workloads.py $(WORKLOADS)
 
-slab-agreement: $(VENV)/.dev ## hold predicted objects against this machine's slab counters (root; two minutes)
-	@$(BIN)/python tools/slab_agreement.py
+slab-agreement: $(VENV)/.dev ## hold predicted objects against this machine's slab counters and graph (root; two minutes)
+	@$(BIN)/python tools/slab_agreement.py $(SLAB)
 
 pages: $(VENV)/.dev ## renew the pages and pictures of docs/ that are made from the code
 	@$(BIN)/python -m rmaplab.report.series_page >docs/series.md

@@ -10,7 +10,8 @@ the growth from the first to the second.  Where the running kernel can be read
 place and the length of its chain.
 
 Free objects that processors keep to hand count as allocated: a few hundred,
-so the workloads are large.  A cache that the kernel has merged with
+so the workloads are large; ``--flush`` has the kernel take them back before
+each count.  A cache that the kernel has merged with
 anon_vma_chain is counted apart, as far as its objects can be told from outside.
 """
 
@@ -98,6 +99,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="hold predicted objects against this machine's slab counters")
     parser.add_argument("names", metavar="NAME", nargs="*", help="workloads by a part of their names (default: all)")
     parser.add_argument("--within", type=float, default=0.05, help="largest relative error (default 0.05)")
+    parser.add_argument(
+        "--flush",
+        action="store_true",
+        help="shrink the caches before each count: exact, and felt by the whole machine",
+    )
     parser.add_argument("--json", metavar="FILE", help="write the figures there, too")
     args = parser.parse_args()
     if objects("anon_vma") is None:
@@ -110,7 +116,7 @@ def main() -> int:
         if missing := [program for program in workload.needs if shutil.which(program) is None]:
             print(f"{name}: left out: {', '.join(missing)} not installed", file=sys.stderr)
             continue
-        found[name] = measured(workload)
+        found[name] = measured(workload, args.flush)
         for cache, two in found[name].caches.items():
             rows.append([name, cache, two.model, two.machine, two.merged, f"{two.error:+.1%}", found[name].told])
     print("\n".join(table(rows)))
@@ -124,7 +130,7 @@ def main() -> int:
     return int(worst > args.within)
 
 
-def measured(workload: Workload) -> Result:
+def measured(workload: Workload, flush: bool) -> Result:
     """Record one, look at the machine at two moments, and replay."""
     with tempfile.TemporaryDirectory(prefix="rmaplab-") as name:
         folder = Path(name)
@@ -147,11 +153,11 @@ def measured(workload: Workload) -> Result:
         try:
             time.sleep(1.5)
             with Filler():
-                before = look(recorder)
+                before = look(recorder, flush)
                 go_on(folder / "go")
                 wait_for(folder / "ready", recorder)
                 time.sleep(1)
-                after = look(recorder)
+                after = look(recorder, flush)
             go_on(folder / "done")
             recorder.wait(WAIT)
         finally:
@@ -220,12 +226,15 @@ time.sleep(600)
         self.process.wait()
 
 
-def look(recorder: subprocess.Popen[bytes]) -> Look:
+def look(recorder: subprocess.Popen[bytes], flush: bool) -> Look:
     """A mark in the trace, and the machine while it stands still: the counters steady for a while."""
     recorder.send_signal(signal.SIGUSR1)
     time.sleep(1)
     seen = []
     for _ in range(SETTLED):
+        if flush:
+            for cache in CACHES:
+                (SLAB / cache / "shrink").write_text("1")
         seen.append([objects(cache) or 0 for cache in CACHES])
         time.sleep(0.1)
     counted = dict(zip(CACHES, (int(median(column)) for column in zip(*seen, strict=True)), strict=True))
