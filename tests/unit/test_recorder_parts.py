@@ -5,6 +5,7 @@ import ctypes
 import mmap
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from recorder_runs import PAGE, _ptrace  # noqa: F401 (a fixture)
@@ -31,6 +32,31 @@ def test_pagemap_with_and_without_the_scan_ioctl_agree():
     assert pagemap.anonymous_runs(os.getpid(), scan=False)
     del place
     reserve.close()
+
+
+def test_more_regions_than_a_scan_returns_come_once_and_in_order():
+    pages = 2 * (1024 + 700)  # a call returns 1,024, and has a buffer for 512
+    area = mmap.mmap(-1, pages * PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    area.madvise(mmap.MADV_NOHUGEPAGE)
+    for page in range(0, pages, 2):
+        area[page * PAGE] = 1
+    place = ctypes.c_char.from_buffer(area)
+    start = ctypes.addressof(place)
+    fd = os.open("/proc/self/pagemap", os.O_RDONLY)
+    try:
+        regions = [
+            run
+            for run in pagemap._scanned(fd, (start, pagemap._whole(os.getpid())[1]))
+            if run[0] < start + pages * PAGE
+        ]
+    except OSError as error:
+        if error.errno not in pagemap._UNSUPPORTED:
+            raise
+        pytest.skip("this kernel has no PAGEMAP_SCAN")
+    finally:
+        os.close(fd)
+    assert regions == [(start + page * PAGE, start + (page + 1) * PAGE) for page in range(0, pages, 2)]
+    del place
 
 
 def test_filter_jumps_stay_inside_and_end_in_a_verdict():

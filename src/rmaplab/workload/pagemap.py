@@ -120,18 +120,22 @@ _REGIONS = 1024
 
 
 def _scanned(fd: int, span: Run) -> Iterator[Run]:
-    """Yield the regions of ``span`` that hold something other than file and zero pages."""
+    """Yield the regions of ``span`` that hold something other than file and zero pages, ascending.
+
+    Where a call has stopped is told by its last region: the kernel's own word
+    (walk_end) is that of its last full buffer, and may lie far before it (6.18).
+    """
     start, end = span
     never, either = _IS_FILE | _IS_PFNZERO, _IS_PRESENT | _IS_SWAPPED
     regions = array("Q", bytes(24 * _REGIONS))
     vector, _ = regions.buffer_info()
-    while start < end:
+    count = _REGIONS
+    while start < end and count == _REGIONS:
         words = (_SCAN_ARG.size, 0, start, end, 0, vector, _REGIONS, 0, never, never, either, either)
-        argument = bytearray(_SCAN_ARG.pack(*words))
-        count = fcntl.ioctl(fd, _SCAN, argument)
+        count = fcntl.ioctl(fd, _SCAN, bytearray(_SCAN_ARG.pack(*words)))
         for index in range(0, 3 * count, 3):
             yield regions[index], regions[index + 1]
-        start = _SCAN_ARG.unpack(argument)[4]
+        start = regions[3 * count - 2]
 
 
 def _is_anonymous(top: int) -> bool:
