@@ -112,8 +112,8 @@ def test_loading_twice_gives_independent_schemas():
 
 
 def test_unknown_kind():
-    with pytest.raises(ValueError, match="explain"):
-        schema.load("explain")
+    with pytest.raises(ValueError, match="riddle"):
+        schema.load("riddle")
 
 
 # --- documents ------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ KINDS = (
     "demo",
     "doctor",
     "experiment",
+    "explain",
+    "explore",
     "fuzz",
     "import",
     "list",
