@@ -12,8 +12,10 @@ from rmaplab.check.monitor import Monitor, monitored
 from rmaplab.check.run import RunResult
 from rmaplab.check.run import run as run_scenario
 from rmaplab.check.stages import explore_stages
+from rmaplab.notebook import draw_with
 from rmaplab.scenario import Scenario, parse
 from rmaplab.series import DEFAULT, find
+from rmaplab.snapshot import Snapshot
 from rmaplab.workload.replay import replay as replay_traces
 
 if TYPE_CHECKING:
@@ -50,3 +52,31 @@ def check(series: str = DEFAULT, start: Scenario | None = None, *, jobs: int = 1
 def replay(*traces: str | PathLike[str], series: str = DEFAULT) -> ReplayResult:
     """Replay recorded traces, one after the other, on one machine."""
     return replay_traces([Path(trace) for trace in traces], find(series))
+
+
+# --- pictures in notebooks; what draws them is loaded when one is wanted ---------------------
+
+_MOST_DRAWN = 60  # VMAs
+
+
+def _draw_snapshot(state: Snapshot) -> str:
+    from rmaplab.report.svg import state_svg
+
+    vmas = sum(len(process.vmas) for process in state.processes)
+    return state_svg(state) if 0 < vmas <= _MOST_DRAWN else ""
+
+
+def _draw_counterexample(found: Exploration) -> str:
+    """The first of an exploration: its calls, and the graph before and after the last."""
+    from rmaplab.check.retrace import retrace
+    from rmaplab.report.documents import step_documents
+    from rmaplab.report.svg import svg
+
+    for finding in found.findings.values():
+        steps = step_documents(retrace(find(found.series), parse(finding.scenario)))
+        return svg(f"{found.series}: {finding.id}: {finding.detail}", steps) if steps else ""
+    return ""
+
+
+draw_with(Snapshot, _draw_snapshot)
+draw_with(Exploration, _draw_counterexample)

@@ -1,12 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Results in a notebook: a dataclass shows as a table of its fields."""
+"""Results in a notebook: a dataclass shows as a table of its fields, below a picture if somebody draws one."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from html import escape
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["HtmlTable"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["HtmlTable", "draw_with"]
+
+_DRAWN: dict[type, Callable[[Any], str]] = {}
+
+
+def draw_with(kind: type, drawing: Callable[[Any], str]) -> None:
+    """Let what is shown of a kind of result begin with a picture (an SVG element; empty for none)."""
+    _DRAWN[kind] = drawing
 
 
 class HtmlTable:
@@ -19,7 +30,9 @@ class HtmlTable:
             f"<tr><th>{escape(field.name)}</th><td>{_cell(getattr(self, field.name))}</td></tr>"
             for field in fields(self)  # type: ignore[arg-type]
         )
-        return f"<table>{rows}</table>"
+        table, drawing = f"<table>{rows}</table>", _DRAWN.get(type(self))
+        picture = drawing(self) if drawing is not None else ""
+        return f"{picture}<details><summary>all of it</summary>{table}</details>" if picture else table
 
 
 def _cell(value: object) -> str:

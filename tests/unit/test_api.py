@@ -2,6 +2,7 @@
 """The package's Python face."""
 
 import doctest
+import re
 from dataclasses import FrozenInstanceError
 from html.parser import HTMLParser
 
@@ -175,6 +176,35 @@ def test_results_show_in_notebooks(trace):
             page = result._repr_html_()
             assert page.startswith("<table>")
             assert word in " ".join(Balanced(page).words)
+
+
+def test_machines_and_counterexamples_are_drawn_in_notebooks():
+    k = Kernel()
+    p = k.spawn("P0")
+    p.write(p.mmap(2))
+    p.fork("P1")
+    for shown in (k, k.snapshot()):
+        page = shown._repr_html_()
+        assert page.startswith("<svg")
+        words = [word.strip("└ ") for word in Balanced(page).words]
+        assert {"P0", "P1", "av0", "av1", "all of it"} <= set(words)
+        assert page.count('class="own"') == 2
+        assert page.count('class="avc"') == 1
+    assert Kernel().snapshot()._repr_html_().startswith("<table>")  # nothing to draw
+    found = check("v6.18+9", calls=4, operations=("mmap", "write", "mprotect", "rwx"))
+    page = found._repr_html_()
+    assert page.startswith("<svg")
+    assert next(iter(found.findings)) in page
+    assert "P0 mprotect A[0]" in page
+
+
+def test_a_picture_keeps_its_style_to_itself():
+    k = Kernel()
+    p = k.spawn("P0")
+    p.write(p.mmap(1))
+    rules = re.findall(r"([^{}]+)\{[^}]*\}", re.search(r"<style>(.*?)</style>", k._repr_html_(), re.DOTALL)[1])
+    assert rules
+    assert all(rule.strip().startswith(".rmaplab ") for rule in rules)
 
 
 def test_notebook_tables_escape():

@@ -42,6 +42,10 @@ REACHED = (
 class Monitor(VmaWatch):
     """All of it: links, VMAs, and here faults and walks."""
 
+    def _repr_html_(self) -> str:
+        """The present state, in a notebook."""
+        return self.snapshot()._repr_html_()
+
     def handle_mm_fault(
         self, mm: Mm, address: int, write: bool, *, force: bool = False, unshare: bool = False
     ) -> int:

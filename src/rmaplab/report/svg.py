@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
     from rmaplab.snapshot import AnonVmaView, FolioView, ProcessView, VmaView
 
-__all__ = ["svg"]
+__all__ = ["state_svg", "svg"]
 
 _STYLE = """
-text { font: 13px ui-monospace, monospace; fill: #222; } .head { font-weight: bold; } .soft { fill: #666; }
-.bad { fill: #c0392b; } .new { fill: #b9770e; font-weight: bold; } line { stroke: #ccc; } rect { fill: #fff; }
-.own { fill: #2471a3; } .avc { fill: #fff; stroke: #2471a3; stroke-width: 2; }
-.wrong { fill: none; stroke: #c0392b; stroke-width: 3; } .page { fill: #1e8449; }
+.rmaplab text { font: 13px ui-monospace, monospace; fill: #222; } .rmaplab .head { font-weight: bold; }
+.rmaplab .soft { fill: #666; } .rmaplab .bad { fill: #c0392b; }
+.rmaplab .new { fill: #b9770e; font-weight: bold; } .rmaplab line { stroke: #ccc; }
+.rmaplab rect { fill: #fff; } .rmaplab .own { fill: #2471a3; }
+.rmaplab .avc { fill: #fff; stroke: #2471a3; stroke-width: 2; }
+.rmaplab .wrong { fill: none; stroke: #c0392b; stroke-width: 3; } .rmaplab .page { fill: #1e8449; }
 """
 _LEGEND = (
     "disc: the VMA's own anon_vma; ring: another AVC; red: own, without an AVC; square: page mapped; amber: changed"
@@ -49,14 +51,34 @@ def svg(title: str, steps: Sequence[dict[str, Any]]) -> str:
         [*(len(line.text) * _CHAR for line in lines), sum(panel.width for panel in panels) + _EDGE * len(panels)]
     )
     height = top + max(panel.height for panel in panels) + _EDGE
-    drawn = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{width + 2 * _EDGE}" height="{height}" role="img">']
-    drawn += [f"<title>{escape(title)}</title><style>{_STYLE}</style>", '<rect width="100%" height="100%"/>']
+    drawn = [*_opening(title, width + 2 * _EDGE, height)]
     drawn += [_text(_EDGE, _EDGE + _LINE * number, line) for number, line in enumerate(lines, 1)]
     left = _EDGE
     for panel in panels:
         drawn += [f'<g transform="translate({left},{top})">', *panel.drawn(), "</g>"]
         left += panel.width + _EDGE
     return "\n".join([*drawn, "</svg>", ""])
+
+
+def state_svg(state: Snapshot) -> str:
+    """One state alone, as an element to stand in a page."""
+    panel = _Panel("", state, state)
+    width, height = max(panel.width, len(_LEGEND) * _CHAR) + 2 * _EDGE, panel.height + _LINE
+    return "\n".join(
+        [
+            *_opening("The reverse map", width, height),
+            f'<g transform="translate({_EDGE},0)">',
+            *panel.drawn(),
+            _text(0, panel.height, _Text(_LEGEND, "soft")),
+            "</g></svg>",
+        ]
+    )
+
+
+def _opening(title: str, width: int, height: int) -> Iterator[str]:
+    """The element's beginning; its style is for what is in it alone."""
+    yield f'<svg xmlns="http://www.w3.org/2000/svg" class="rmaplab" width="{width}" height="{height}" role="img">'
+    yield f'<title>{escape(title)}</title><style>{_STYLE}</style><rect width="100%" height="100%"/>'
 
 
 def _calls(steps: Sequence[dict[str, Any]]) -> Iterator[_Text]:
