@@ -30,6 +30,8 @@ _VERBS = (
     "fuzz",
     "shrink",
     "compare",
+    "explain",
+    "explore",
     "export",
     "new-design",
     "record",
@@ -41,7 +43,6 @@ _VERBS = (
     "list",
     "doctor",
 )
-_PLANNED = ("explain", "explore")
 _MODULES = {"import": "import_", "list": "list_"}
 INTERRUPTED = 130
 
@@ -50,8 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     try:
         words = sys.argv[1:] if argv is None else argv
-        if words and words[0] in _PLANNED:
-            raise UsageError(f"{words[0]!r} is not in this version; it has: {', '.join(_VERBS)}")
         try:
             args = _parse(words)
             code: int = args.run(args)
