@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint coverage mutants bench bench-designs zoo nightly kernels conform workloads slab-agreement pages lock clean
+.PHONY: help demo test lint explorer coverage mutants bench bench-designs zoo nightly kernels conform workloads slab-agreement pages lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -19,7 +19,9 @@ help: ## list the targets
 demo: $(VENV)/.run ## set up, then run the demonstration (under a minute)
 	@$(BIN)/rmaplab demo
 
-test: lint ## set up, then run the linters and all tests
+test: lint $(VENV)/.explorer ## set up, then run the linters and all tests
+	@$(NPM) run --silent check
+	@$(NPM) test --silent
 	$(BIN)/pytest -m alone tests/conformance
 	$(BIN)/pytest -m 'not alone' -n auto --maxprocesses 4 --dist loadfile
 
@@ -28,6 +30,9 @@ lint: $(VENV)/.dev ## set up, then run ruff, mypy and the import linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
+
+explorer: $(VENV)/.explorer ## set up, then build the explorer page from its TypeScript
+	@$(NPM) run --silent build
 
 coverage: $(VENV)/.dev ## set up, then run all tests and list the branches of kernel/ and series/ not taken
 	$(BIN)/coverage run -m pytest -q
@@ -78,6 +83,7 @@ clean: ## remove .venv and everything that tools have left
 	rm -rf $(VENV) build dist .hypothesis .mypy_cache .ruff_cache .import_linter_cache .coverage
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
+NPM := PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm --prefix explorer
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 COMPILE := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --upgrade \
 	--generate-hashes --no-header --no-annotate
@@ -100,6 +106,15 @@ $(VENV)/.run: $(VENV)/.made requirements/run.lock pyproject.toml
 $(VENV)/.dev: $(VENV)/.made requirements/dev.lock pyproject.toml
 	$(call install,requirements/dev.lock)
 	@touch $(VENV)/.run $@
+
+# What the explorer page is built and tested with: Node is among the packages of .dev.
+$(VENV)/.explorer: $(VENV)/.dev explorer/package-lock.json
+	@echo 'rmaplab: installing explorer/package-lock.json' >&2
+	@$(NPM) ci --silent --no-audit --no-fund || { \
+		echo 'rmaplab: the packages named in explorer/package-lock.json could not be installed.' >&2; \
+		echo 'rmaplab: if npm was not reached: check the network; for a mirror set npm_config_registry; then run make again.' >&2; \
+		exit 1; }
+	@touch $@
 
 # What mutation testing needs; it stays out of .dev, which every test run sets up.
 $(VENV)/.mutation: $(VENV)/.dev requirements/mutation.lock

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.big_graph import BigGraph
+from benchmarks.explorer import CHROMIUM, first_paint, slowest_step
 from rmaplab.check.explore import explore
 from rmaplab.check.fuzz import fuzz
 from rmaplab.check.histories import Bounds
@@ -163,6 +164,16 @@ def guests() -> list[tuple[str, str, str, Callable[[], float]]]:
     ]
 
 
+def pages() -> list[tuple[str, str, str, Callable[[], float]]]:
+    """The explorer page, where there is a browser."""
+    if CHROMIUM is None:
+        return []
+    return [
+        ("explorer page, 10,000 VMAs, until drawn", "ms", "2,000", first_paint),
+        ("explorer page, the slowest step", "ms", "100", slowest_step),
+    ]
+
+
 def noise(rounds: int = 200_000) -> float:
     began = time.perf_counter()
     total = 0
@@ -196,6 +207,7 @@ def main() -> int:
             ("broken merge, cold start", "ms", "1000", partial(cold, *BROKEN_MERGE)),
             ("copy and fingerprint of a state", "states/s", "", copying),
             ("reader, a million AVCs", "AVCs/s", "", BigGraph(LAYOUT).reading),
+            *pages(),
             *guests(),
         ):
             median, low, high = rate(work)
