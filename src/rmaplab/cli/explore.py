@@ -177,9 +177,7 @@ def _demo(args: argparse.Namespace, document: Document) -> Subject:
         for found in document["explorations"]:
             for violation in found["violations"][:1]:
                 title = f"{found['series']}: {violation['statement']}"
-                told = Remarks(
-                    title, (), (f"{violation['id']}: {violation['detail']}. Beside it: {DEFAULT}.",), {}
-                )
+                told = Remarks(title, (), (f"{violation['id']}: {violation['detail']}. Beside it: {DEFAULT}.",), {})
                 scenario = parse(violation["scenario"], args.input)
                 chapters.append(_chapter(args, scenario, told, (found["series"], DEFAULT), title))
     except (KeyError, TypeError, AttributeError) as error:
