@@ -57,6 +57,14 @@ def test_calls_only_and_two_series(document, file):
     assert tracks[0]["moments"][-1]["errno"] == "ENOMEM"
 
 
+def test_before_and_after_each_step(document, file):
+    before, after = document(file(FORK), "--before", "--calls-only")["chapters"][0]["tracks"]
+    assert [track["series"] for track in (before, after)] == ["v7.0, before", "v7.0, after"]
+    assert before["calls"] == after["calls"]
+    assert "P1" in after["moments"][-1]["patch"]["processes"]
+    assert not any("P1" in moment["patch"].get("processes", ()) for moment in before["moments"])
+
+
 def test_standard_input(call, monkeypatch):
     import io
     import sys
@@ -204,6 +212,7 @@ def test_text_for_mail_fits_into_72_columns(call, file):
         (["bad-snapshot.json"], 4, "not a whole document"),
         (["bad-demo.json"], 4, "not a whole document"),
         (["a.rmap", "--series", "v7.0", "--series", "v6.0", "--series", "v5.5"], 2, "at most two"),
+        (["a.rmap", "--series", "v7.0", "--series", "v6.0", "--before"], 2, "at most two"),
         (["a.rmap", "--series", "v99"], 2, "unknown series"),
         (["a.rmap", "-o", "no/such/folder.html"], 4, "cannot be written"),
     ],

@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from rmaplab.check.explain import explain
-from rmaplab.check.film import film, still
+from rmaplab.check.film import delayed, film, still
 from rmaplab.check.retrace import retrace
 from rmaplab.check.words import words
 from rmaplab.kernel import Kernel
@@ -125,6 +125,15 @@ def test_patches_lead_to_the_states():
             assert {one[key]: one for one in state[part]} == {one[key]: one for one in frame.state[part]}
         for part in ("locks", "slab", "guards", "ksm"):
             assert state[part] == frame.state[part]
+
+
+def test_a_delayed_film_has_the_state_before_each_moment():
+    frames = of(FORK)
+    late = delayed(frames)
+    assert [(frame.call, frame.inner, frame.text) for frame in late] == [
+        (frame.call, frame.inner, frame.text) for frame in frames
+    ]
+    assert [frame.state for frame in late[1:]] == [frame.state for frame in frames[:-1]]
 
 
 # --- words -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ a copy of an mm that fork has not returned yet.  They are in the film, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.execute import execute
@@ -21,7 +21,7 @@ from rmaplab.kernel.locking import ANON_VMA_LOCK
 from rmaplab.scenario import Fork, format_statement
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rmaplab.check.explain_history import Adoption
     from rmaplab.check.steps import Step
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rmaplab.scenario import Scenario
     from rmaplab.snapshot import Snapshot
 
-__all__ = ["Frame", "film", "still"]
+__all__ = ["Frame", "delayed", "film", "still"]
 
 State = dict[str, Any]
 
@@ -94,6 +94,14 @@ def still(kernel: Kernel, call: int, text: str, *, most: int | None = None) -> F
         state["folios"] = []
         return Frame(call, text, state)
     return Frame(call, text, state, answers=_answers(kernel))
+
+
+def delayed(frames: Sequence[Frame]) -> list[Frame]:
+    """The film that shows at each moment the state before it."""
+    return [
+        replace(frame, state=before.state, words=(), violated=before.violated, answers=before.answers)
+        for before, frame in zip([frames[0], *frames], frames, strict=False)
+    ]
 
 
 def _scene(kernel: Shooting, at: int, step: Step, *, inner: bool) -> Iterator[Frame]:

@@ -3,7 +3,8 @@
 
 It shows a scenario, a counterexample (also those of `demo --json`), a snapshot
 (of `inspect --json`, or the end of `run --json`), moments of a replayed
-workload, or the tour of eight short scenarios.  With two series they run side by side.  The page opens from
+workload, or the tour of eight short scenarios.  With two series they run side by side, with
+--before the states before and after each step.  The page opens from
 disk and needs nothing from elsewhere.
 """
 
@@ -13,7 +14,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rmaplab.check.film import Frame, film, still
+from rmaplab.check.film import Frame, delayed, film, still
 from rmaplab.check.rebuild import rebuild
 from rmaplab.check.steps import steps_of
 from rmaplab.cli.catalogue import data_files
@@ -64,6 +65,9 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tour", action="store_true", help="eight short scenarios, with explanations")
     parser.add_argument("--calls-only", action="store_true", help="leave out the steps inside of calls")
     parser.add_argument(
+        "--before", action="store_true", help="show the state before each step beside the one after it"
+    )
+    parser.add_argument(
         "--moments", metavar="N", type=positive, default=20, help="of a workload: so many, evenly (default 20)"
     )
     parser.add_argument("--text", action="store_true", help="the same moments as text in 72 columns, for mail")
@@ -75,8 +79,8 @@ def run(args: argparse.Namespace) -> int:
     """Write the page, the document or the text."""
     if args.tour == (args.input is not None):
         raise UsageError("name one thing to show: a file, a workload, or --tour")
-    if args.series and len(args.series) > 2:
-        raise UsageError("--series: at most two can run side by side")
+    if len(args.series or ()) > (1 if args.before else 2):
+        raise UsageError("at most two can stand side by side: two --series, or one with --before")
     subject = _tour(args) if args.tour else _subject(args)
     document = explore_document(*subject)
     if args.json or args.text:
@@ -116,7 +120,7 @@ def _subject(args: argparse.Namespace) -> Subject:
         return _demo(args, json.loads(data)) if kind == "demo" else _counterexample(args)
     text = data.decode("utf-8-sig", "replace")
     scenario, said = parse(data, name), remarks(text)
-    shown = args.series or _known(said.series) or [DEFAULT]
+    shown = args.series or said.series or [DEFAULT]
     return Subject(said.title or name, "scenario", [_chapter(args, scenario, said, shown, name)])
 
 
@@ -128,11 +132,6 @@ def _kind(name: str, data: bytes) -> object:
     return document.get("kind") if isinstance(document, dict) else None
 
 
-def _known(series: Sequence[str]) -> list[str]:
-    """Those named in a scenario's head, as far as two can be shown."""
-    return list(series[:2])
-
-
 def _chapter(
     args: argparse.Namespace, scenario: Scenario, said: Remarks, series: Sequence[str], name: str
 ) -> Document:
@@ -141,9 +140,11 @@ def _chapter(
         at: said.notes[step.call.line] for at, step in enumerate(steps_of(scenario)) if step.call.line in said.notes
     }
     tracks = []
-    for one in series:
+    for one in series[: 1 if args.before else 2]:
         frames = film(find(one), scenario, inner=not args.calls_only)
-        tracks.append(track(one, frames, notes=notes))
+        if args.before:
+            tracks.append(track(f"{one}, before", delayed(frames)))
+        tracks.append(track(f"{one}, after" if args.before else one, frames, notes=notes))
     return chapter(said.title or name, tracks, said.text)
 
 
