@@ -133,7 +133,11 @@ def test_a_delayed_film_has_the_state_before_each_moment():
     assert [(frame.call, frame.inner, frame.text) for frame in late] == [
         (frame.call, frame.inner, frame.text) for frame in frames
     ]
-    assert [frame.state for frame in late[1:]] == [frame.state for frame in frames[:-1]]
+    calls, inner = (
+        [at for at, frame in enumerate(frames) if bool(frame.inner) is inside] for inside in (False, True)
+    )
+    assert [late[at].state for at in calls[1:]] == [frames[at].state for at in calls[:-1]]
+    assert [late[at].state for at in inner] == [frames[at - 1].state for at in inner]
 
 
 # --- words -------------------------------------------------------------------------------------------

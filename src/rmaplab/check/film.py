@@ -97,11 +97,15 @@ def still(kernel: Kernel, call: int, text: str, *, most: int | None = None) -> F
 
 
 def delayed(frames: Sequence[Frame]) -> list[Frame]:
-    """The film that shows at each moment the state before it."""
-    return [
-        replace(frame, state=before.state, words=(), violated=before.violated, answers=before.answers)
-        for before, frame in zip([frames[0], *frames], frames, strict=False)
-    ]
+    """The film that shows, for each call, the state before it, and for each step inside of one, that before the step."""
+    found: list[Frame] = []
+    call = step = frames[0]
+    for frame in frames:
+        before = step if frame.inner else call
+        found.append(replace(frame, state=before.state, words=(), violated=before.violated, answers=before.answers))
+        step = frame
+        call = call if frame.inner else frame
+    return found
 
 
 def _scene(kernel: Shooting, at: int, step: Step, *, inner: bool) -> Iterator[Frame]:
