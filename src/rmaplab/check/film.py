@@ -97,7 +97,7 @@ def still(kernel: Kernel, call: int, text: str, *, most: int | None = None) -> F
 
 
 def delayed(frames: Sequence[Frame]) -> list[Frame]:
-    """The film that shows, for each call, the state before it, and for each step inside of one, that before the step."""
+    """The film that shows the state before each call, and inside of one the state before each step."""
     found: list[Frame] = []
     call = step = frames[0]
     for frame in frames:
