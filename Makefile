@@ -65,7 +65,7 @@ workloads: $(VENV)/.dev ## record the shipped workloads anew (WORKLOADS='redis m
 	@$(BIN)/python tools/record_workloads.py $(WORKLOADS)
 
 slab-agreement: $(VENV)/.dev ## hold predicted objects against this machine's slab counters and graph (root; two minutes)
-	@$(BIN)/python tools/slab_agreement.py $(SLAB)
+	@$(BIN)/python -m tools.slab_agreement $(SLAB)
 
 pages: $(VENV)/.dev ## renew the pages and pictures of docs/ that are made from the code
 	@$(BIN)/python -m rmaplab.report.series_page >docs/series.md

@@ -33,7 +33,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
-from slab_workloads import WORKLOADS
+from tools.slab_workloads import WORKLOADS
 
 from rmaplab.errors import InputError
 from rmaplab.realkernel.guests import series_of_release
@@ -46,7 +46,7 @@ from rmaplab.workload.replay import Replay
 from rmaplab.workload.sources import open_workload
 
 if TYPE_CHECKING:
-    from slab_workloads import Workload
+    from tools.slab_workloads import Workload
 
     from rmaplab.workload.result import Objects
 
@@ -164,7 +164,7 @@ def measured(workload: Workload, flush: bool) -> Result:
             recorder.terminate()
             recorder.wait()
         try:
-            (start, height), areas = replayed(trace)
+            (start, height), areas = replayed_to(trace, 2)
         finally:
             trace.unlink(missing_ok=True)
     merged = {"anon_vma": 0, "anon_vma_chain": after.merged - before.merged}
@@ -179,14 +179,14 @@ def measured(workload: Workload, flush: bool) -> Result:
     return Result(caches, None if after.areas is None else same_vmas(areas, after.areas))
 
 
-def replayed(trace: Path) -> tuple[list[Objects], list[Areas]]:
-    """The objects at both marks, and the areas of the model's processes at the second."""
+def replayed_to(trace: Path, mark: int) -> tuple[list[Objects], list[Areas]]:
+    """The objects at the marks up to one, and the areas of the model's processes there."""
     replay = Replay([trace], find(series_of_release(platform.release())), reclaim="none")
     marks = replay.result.marks
     with open_workload(trace) as reader:
         for event in reader:
             replay.machine.play(event)
-            if len(marks) == 2:
+            if len(marks) == mark:
                 break
     mms = dict.fromkeys(process.mm for process in replay.kernel.processes.values())
     return marks, [[(vma.vm_start, vma.vm_end, len(vma.anon_vma_chain)) for vma in mm.vmas] for mm in mms]
