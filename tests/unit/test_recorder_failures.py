@@ -112,3 +112,33 @@ def test_unknown_machine_is_a_clear_error(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "uname", lambda: os.uname_result((*real[:4], "riscv64")))
     with pytest.raises(InputError, match="cannot record on riscv64: use x86_64 or aarch64"):
         record(["true"], tmp_path / "t")
+
+
+def test_an_error_at_a_threads_end_ends_the_recording(tmp_path):
+    """The leader is gone by then, and what is killed while it stops at its end has to be let go on."""
+    command = """
+import ctypes, os, threading
+libc = ctypes.CDLL(None)
+def outlive():
+    while open("/proc/self/stat").read().split()[2] != "Z":
+        pass
+    os._exit(0)
+threading.Thread(target=outlive).start()
+libc.syscall(ctypes.c_long(%d), ctypes.c_long(0))  # exit(2): this thread alone
+"""
+    number = 60 if os.uname().machine == "x86_64" else 93
+    source = f"""{SCRIPT}
+from rmaplab.workload import journal
+def write(self, task, kind, *fields):
+    if kind == "exit" and task.number == 1:
+        raise OSError("the disk is full")
+journal.Journal.write = write
+try:
+    record([sys.executable, "-c", {command % number!r}], Path(sys.argv[1]))
+except OSError as error:
+    sys.exit(str(error))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", source, str(tmp_path / "t")], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr.strip() == "the disk is full"

@@ -49,6 +49,7 @@ class Tracer:
         self._early: dict[int, int] = {}
         self._waiting = False
         self._mark_wanted = False
+        self._last = 0  # the task whose stop was handled last
 
     def run(self, launch: Launch) -> None:
         """Record until no task is left; after an exception none is left either."""
@@ -61,6 +62,7 @@ class Tracer:
         except BaseException:
             self._journal.mute()
             self.kill()
+            resume(self._last, False)  # one that stops at its end does not notice that it is killed
             self._loop()
             raise
 
@@ -104,6 +106,7 @@ class Tracer:
     # Stops
 
     def _handle(self, pid: int, status: int) -> None:
+        self._last = pid
         task = self._tasks.get(pid)
         if task is None:
             self._handle_early(pid, status)
