@@ -23,7 +23,7 @@ test: lint $(VENV)/.explorer ## set up, then run the linters and all tests
 	@$(NPM) run --silent check
 	@$(NPM) test --silent
 	$(BIN)/pytest -m alone tests/conformance
-	$(BIN)/pytest -m 'not alone' -n auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -m 'not alone' -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.dev ## set up, then run ruff, mypy and the import linter
 	$(BIN)/ruff check .
