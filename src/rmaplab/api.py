@@ -72,10 +72,11 @@ def _draw_counterexample(found: Exploration) -> str:
     from rmaplab.report.documents import step_documents
     from rmaplab.report.svg import svg
 
-    for finding in found.findings.values():
-        steps = step_documents(retrace(find(found.series), parse(finding.scenario)))
-        return svg(f"{found.series}: {finding.id}: {finding.detail}", steps) if steps else ""
-    return ""
+    finding = next(iter(found.findings.values()), None)
+    if finding is None:
+        return ""
+    steps = step_documents(retrace(find(found.series), parse(finding.scenario)))
+    return svg(f"{found.series}: {finding.id}: {finding.detail}", steps) if steps else ""
 
 
 draw_with(Snapshot, _draw_snapshot)

@@ -70,6 +70,14 @@ class Outcome(NamedTuple):
     visits: list[Visit] | None
     violations: list[Report]
 
+    @property
+    def violated(self) -> dict[str, str]:
+        """The invariants by id in the order of the reports, each with the circumstances of its first."""
+        found: dict[str, str] = {}
+        for report in self.violations:
+            found.setdefault(report.id, report.detail)
+        return found
+
 
 NO_PLAN = Plan()
 

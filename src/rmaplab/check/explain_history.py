@@ -6,10 +6,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rmaplab.check.execute import NO_PLAN, Plan, execute
+from rmaplab.check.execute import execute
 from rmaplab.check.explain_facts import counted
 from rmaplab.check.monitor import monitored
-from rmaplab.scenario import Call, Fail, Fork, Ksmd, Par, Walk
+from rmaplab.check.steps import steps_of
+from rmaplab.scenario import Fork, Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from rmaplab.kernel import Kernel
     from rmaplab.kernel.events import Report
     from rmaplab.kernel.objects import AnonVma
-    from rmaplab.scenario import Statement
+    from rmaplab.scenario import Call, Ksmd, Statement, Walk
 
 __all__ = ["Adoption", "Followed", "Follower", "follow"]
 
@@ -100,22 +101,12 @@ def follow(series: type[Kernel], statements: Sequence[Statement]) -> Followed:
     kernel.foreign = True  # a state that is broken may break what looks at it
     kernel.spawn("P0")
     followed = Followed(kernel)
-    plan = NO_PLAN
-    for statement in statements:
-        if isinstance(statement, Fail):
-            plan = Plan(statement.n, statement.nowait, statement.kind)
-        for call in statement.calls if isinstance(statement, Par) else (statement,):
-            if isinstance(call, Call | Walk | Ksmd) and not followed.crashed:
-                plan = _make(followed, call, plan)
+    for call, plan in steps_of(Scenario(tuple(statements))):
+        follower = Follower(kernel, call)
+        outcome = execute(kernel, call, plan)
+        followed.adoptions += follower.adoptions()
+        followed.broken = outcome.violations
+        followed.crashed = "AV-045" in outcome.violated
+        if followed.crashed:
+            break
     return followed
-
-
-def _make(followed: Followed, call: Call | Walk | Ksmd, plan: Plan) -> Plan:
-    """One call; returns the failure plan that is still to be used."""
-    used = isinstance(call, Call)
-    follower = Follower(followed.kernel, call)
-    outcome = execute(followed.kernel, call, plan if used else NO_PLAN)
-    followed.adoptions += follower.adoptions()
-    followed.broken = outcome.violations
-    followed.crashed = any(report.id == "AV-045" for report in outcome.violations)
-    return NO_PLAN if used else plan

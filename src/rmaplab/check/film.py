@@ -7,17 +7,17 @@ a copy of an mm that fork has not returned yet.  They are in the film, too.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.execute import execute
 from rmaplab.check.explain import explain
 from rmaplab.check.explain_history import Follower
 from rmaplab.check.monitor import Monitor, monitored
-from rmaplab.check.steps import steps_of
+from rmaplab.check.steps import plan_text, steps_of
 from rmaplab.check.words import words
-from rmaplab.kernel.flags import flags_name
 from rmaplab.kernel.locking import ANON_VMA_LOCK
+from rmaplab.kernel.view import view_of_vma
 from rmaplab.scenario import Fork, format_statement
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rmaplab.scenario import Scenario
     from rmaplab.snapshot import Snapshot
 
-__all__ = ["Frame", "delayed", "film", "still"]
+__all__ = ["Frame", "delayed", "film", "size", "still"]
 
 State = dict[str, Any]
 
@@ -89,11 +89,15 @@ def still(kernel: Kernel, call: int, text: str, *, most: int | None = None) -> F
     """The present state of a machine; with more than ``most`` VMAs and folios, without folios and without answers."""
     snapshot = kernel.snapshot(canonical=False)
     state = _state(kernel, snapshot)
-    size = len(snapshot.folios) + sum(len(process.vmas) for process in snapshot.processes)
-    if most is not None and size > most:
+    if most is not None and size(snapshot) > most:
         state["folios"] = []
         return Frame(call, text, state)
     return Frame(call, text, state, answers=_answers(kernel))
+
+
+def size(snapshot: Snapshot) -> int:
+    """VMAs and folios: what answers take their time by."""
+    return len(snapshot.folios) + sum(len(process.vmas) for process in snapshot.processes)
 
 
 def delayed(frames: Sequence[Frame]) -> list[Frame]:
@@ -134,19 +138,15 @@ def _scene(kernel: Shooting, at: int, step: Step, *, inner: bool) -> Iterator[Fr
     kernel.adoptions += follower.adoptions(format_statement(call))
     yield from frames
     after = kernel.snapshot(canonical=False)
-    violated: dict[str, str] = {}
-    for report in outcome.violations:
-        violated.setdefault(report.id, report.detail)
-    fail = f"fail {plan.n}{' nowait' * plan.nowait}{f' {plan.kind}' * (plan.kind != 'rmap')}" if plan.n else None
     yield Frame(
         at,
         format_statement(call),
         _state(kernel, after),
         process=process,
-        fail=fail,
+        fail=plan_text(plan) or None,
         errno=outcome.errno,
         words=tuple(words(before, after)),
-        violated=violated,
+        violated=outcome.violated,
         answers=_answers(kernel),
     )
 
@@ -222,7 +222,8 @@ class Shooting(Monitor):
                 name = self.owners.get(mm) or self.child or mm
                 at[mm] = {"name": name, "mm": mm, "vmas": [], "building": True}
                 state["processes"].append(at[mm])
-            at[mm]["vmas"].append(_unfinished(vma))
+            made = view_of_vma(self, vma)
+            at[mm]["vmas"].append({**asdict(made), "chain": list(made.chain), "building": True})
             at[mm]["vmas"].sort(key=lambda one: (one["start"], one["id"]))
         trees = {str(anon_vma): anon_vma.rb_root for anon_vma in self.slab.anon_vma.live.values()}
         for view in state["anon_vmas"]:
@@ -232,18 +233,3 @@ class Shooting(Monitor):
 def _shooting(series: type[Kernel]) -> type[Shooting]:
     """A watched series that tells of its links."""
     return type(f"Filmed{series.__name__}", (Shooting, monitored(series)), {"name": series.name})
-
-
-def _unfinished(vma: Vma) -> State:
-    return {
-        "id": str(vma),
-        "start": vma.vm_start,
-        "end": vma.vm_end,
-        "pgoff": vma.vm_pgoff,
-        "anon_pgoff": vma.anon_pgoff,
-        "flags": flags_name(vma.vm_flags),
-        "file": vma.file,
-        "anon_vma": None if vma.anon_vma is None else str(vma.anon_vma),
-        "chain": [str(avc.anon_vma) for avc in vma.anon_vma_chain],
-        "building": True,
-    }

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.execute import execute
 from rmaplab.check.monitor import monitored
-from rmaplab.check.steps import steps_of
+from rmaplab.check.steps import plan_text, steps_of
 from rmaplab.scenario import format_statement
 from rmaplab.snapshot import GuardView, KsmView
 
@@ -49,12 +49,9 @@ def retrace(series: type[Kernel], scenario: Scenario) -> list[Moment]:
     for call, plan in steps_of(scenario):
         outcome = execute(kernel, call, plan)
         after = kernel.snapshot(canonical=False)
-        violated: dict[str, str] = {}
-        for report in outcome.violations:
-            violated.setdefault(report.id, report.detail)
-        failed = f"fail {plan.n}{' nowait' * plan.nowait}{f' {plan.kind}' * (plan.kind != 'rmap')}" if plan.n else ""
+        violated = outcome.violated
         changed = tuple(changes(before, after))
-        moments.append(Moment(format_statement(call), failed, outcome.errno, changed, violated, after))
+        moments.append(Moment(format_statement(call), plan_text(plan), outcome.errno, changed, violated, after))
         if "AV-045" in violated:
             break
         before = after

@@ -7,12 +7,23 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 from rmaplab.check.execute import NO_PLAN, Plan
-from rmaplab.scenario import Call, Fail, Ksmd, Pages, Par, Scenario, Statement, Walk, format_scenario
+from rmaplab.scenario import (
+    Call,
+    Fail,
+    Ksmd,
+    Pages,
+    Par,
+    Scenario,
+    Statement,
+    Walk,
+    format_scenario,
+    format_statement,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Step", "scenario_of", "step_from_json", "step_to_json", "steps_of", "text_of"]
+__all__ = ["Step", "plan_text", "scenario_of", "step_from_json", "step_to_json", "steps_of", "text_of"]
 
 
 class Step(NamedTuple):
@@ -30,6 +41,11 @@ def scenario_of(steps: Iterable[Step], before: Iterable[Statement] = ()) -> Scen
             statements.append(Fail(plan.n, plan.nowait, plan.kind))
         statements.append(call)
     return Scenario(tuple(statements))
+
+
+def plan_text(plan: Plan) -> str:
+    """The statement that makes a plan (``fail 2 nowait``); empty for none."""
+    return format_statement(Fail(plan.n, plan.nowait, plan.kind)) if plan.n else ""
 
 
 def text_of(steps: Iterable[Step]) -> str:

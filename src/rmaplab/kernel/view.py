@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rmaplab.kernel.kernel import Kernel
     from rmaplab.kernel.objects import Folio, Mm, SwapSlot, Vma
 
-__all__ = ["take_snapshot"]
+__all__ = ["take_snapshot", "view_of_vma"]
 
 
 class _OwnNames(Naming):
@@ -176,3 +176,8 @@ def take_snapshot(kernel: Kernel, *, canonical: bool = True) -> Snapshot:
     equal snapshots; without, they keep the numbers they were made with.
     """
     return _View(kernel, canonical).take()
+
+
+def view_of_vma(kernel: Kernel, vma: Vma) -> VmaView:
+    """One VMA, whether an address space has it or not; all have the numbers they were made with."""
+    return _View(kernel, canonical=False).vma(vma)
