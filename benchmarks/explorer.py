@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rmaplab.snapshot import Snapshot
 
-CHROMIUM = shutil.which("chromium")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 MOMENTS = ("thousand:vmas=1450,children=2,levels=2", "--moments", "12")  # up to 10,150 VMAs
 
 

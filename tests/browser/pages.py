@@ -2,14 +2,13 @@
 """Explorer pages in a real browser: Debian's Chromium, without a window."""
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
+from benchmarks.explorer import CHROMIUM
 
 from rmaplab.cli.main import main
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 REASON = None if CHROMIUM else "Chromium is not installed: apt-get install chromium"
 AXE = Path(__file__).parents[2] / "explorer" / "node_modules" / "axe-core" / "axe.min.js"
 FORK = "P0 mmap A 2\nP0 write A\nP0 fork P1\nP1 write A[0]\nP0 exit\n"

@@ -74,6 +74,22 @@ def test_standard_input(call, monkeypatch):
     assert json.loads(done.out)["chapters"][0]["tracks"][0]["calls"][-1] == "P0 fork P1"
 
 
+def test_a_document_from_standard_input(call, file, monkeypatch):
+    import io
+    import sys
+
+    written = call("check", file(Z01), "--series", "v6.18+9", "--calls", "1", "--json").out
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(written.encode())))
+    done = call("explore", "-", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["source"] == "counterexample"
+
+
+def test_before_and_after_of_a_workload(document):
+    tracks = document("thousand:vmas=2", "--moments", "3", "--before")["chapters"][0]["tracks"]
+    assert [track["series"] for track in tracks] == ["v7.0, before", "v7.0, after"]
+
+
 def test_counterexamples_and_checks_keep_their_series(document, call, file, tmp_path):
     assert call("check", file(Z01), "--series", "v6.18+9", "--calls", "1", "--json", "-o", "check.json").code == 1
     checked = document("check.json")

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rmaplab.scenario import Scenario
 
-__all__ = ["Opened", "add_counterexamples", "open_input", "write_counterexamples"]
+__all__ = ["Opened", "add_counterexamples", "open_input", "opened", "write_counterexamples"]
 
 Document = dict[str, Any]
 
@@ -74,7 +74,11 @@ def counterexample(series: str, violation: Document) -> Document:
 
 def open_input(path: str) -> Opened:
     """A scenario, or the first violation of a document of ``check``, ``fuzz``, ``shrink`` or ``counterexample``."""
-    data = read(path)
+    return opened(path, read(path))
+
+
+def opened(path: str, data: bytes) -> Opened:
+    """The same of bytes that were read already; ``path`` is their name."""
     if path.endswith(".rmap") or not data.lstrip().startswith(b"{"):
         return Opened(parse(data, path), None, None, None)
     try:

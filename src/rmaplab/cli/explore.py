@@ -3,9 +3,9 @@
 
 It shows a scenario, a counterexample (also those of `demo --json`), a snapshot
 (of `inspect --json`, or the end of `run --json`), moments of a replayed
-workload, or the tour of eight short scenarios.  With two series they run side by side, with
---before the states before and after each step.  The page opens from
-disk and needs nothing from elsewhere.
+workload, or the tour of eight short scenarios.  With two series they run side
+by side, with --before the states before and after each step.  The page opens
+from disk and needs nothing from elsewhere.
 """
 
 from __future__ import annotations
@@ -14,15 +14,14 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rmaplab.check.film import Frame, delayed, film, still
+from rmaplab.check.film import Frame, delayed, film, size, still
 from rmaplab.check.rebuild import rebuild
 from rmaplab.check.steps import steps_of
 from rmaplab.cli.catalogue import data_files
-from rmaplab.cli.common import add_logic, add_output, note, positive, write_file
-from rmaplab.cli.counterexamples import open_input
+from rmaplab.cli.common import add_logic, add_output, emit, note, positive
+from rmaplab.cli.counterexamples import opened
 from rmaplab.cli.progress import advance, bar
 from rmaplab.errors import InputError, UsageError
-from rmaplab.report.documents import stamp
 from rmaplab.report.explorer import chapter, explore_document, explorer_page, moments_text, track
 from rmaplab.scenario import parse
 from rmaplab.scenario.parser import read
@@ -34,8 +33,9 @@ from rmaplab.workload.stills import stills
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from rmaplab.cli.counterexamples import Opened
     from rmaplab.scenario import Scenario
 
 __all__ = ["prepare_parser", "run"]
@@ -84,18 +84,12 @@ def run(args: argparse.Namespace) -> int:
     subject = _tour(args) if args.tour else _subject(args)
     document = explore_document(*subject)
     if args.json or args.text:
-        text = json.dumps(stamp("explore", document), indent=2) + "\n" if args.json else moments_text(document)
-        if args.output in (None, "-"):
-            print(text, end="")
-        else:
-            write_file(args.output, text)
+        emit(args, "explore", document, lambda: moments_text(document))
         return 0
-    output = args.output or f"{_stem(args)}.html"
-    if output == "-":
-        print(explorer_page(document), end="")
-        return 0
-    write_file(output, explorer_page(document))
-    note(args, f"{output}: open it in a browser")
+    args.output = args.output or f"{_stem(args)}.html"
+    emit(args, "explore", document, lambda: explorer_page(document))
+    if args.output != "-":
+        note(args, f"{args.output}: open it in a browser")
     return 0
 
 
@@ -114,22 +108,25 @@ def _subject(args: argparse.Namespace) -> Subject:
         return _workload(args)
     data = read(name)
     if not name.endswith(".rmap") and data.lstrip().startswith(b"{"):
-        kind = _kind(name, data)
-        if kind in ("snapshot", "run"):
-            return _snapshot(args, json.loads(data))
-        return _demo(args, json.loads(data)) if kind == "demo" else _counterexample(args)
+        return _document(args, data)
     text = data.decode("utf-8-sig", "replace")
-    scenario, said = parse(data, name), remarks(text)
+    said = remarks(text)
     shown = args.series or said.series or [DEFAULT]
-    return Subject(said.title or name, "scenario", [_chapter(args, scenario, said, shown, name)])
+    return Subject(said.title or name, "scenario", [_chapter(args, parse(data, name), said, shown, name)])
 
 
-def _kind(name: str, data: bytes) -> object:
+def _document(args: argparse.Namespace, data: bytes) -> Subject:
+    """Of what another verb wrote."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{name}: cannot be read as JSON: {error}") from error
-    return document.get("kind") if isinstance(document, dict) else None
+        raise InputError(f"{args.input}: cannot be read as JSON: {error}") from error
+    match document.get("kind"):
+        case "snapshot" | "run":
+            return _snapshot(args, document)
+        case "demo":
+            return _demo(args, document)
+    return _counterexample(args, opened(args.input, data))
 
 
 def _chapter(
@@ -139,41 +136,45 @@ def _chapter(
     notes = {
         at: said.notes[step.call.line] for at, step in enumerate(steps_of(scenario)) if step.call.line in said.notes
     }
-    tracks = []
+    tracks: list[Document] = []
     for one in series[: 1 if args.before else 2]:
-        frames = film(find(one), scenario, inner=not args.calls_only)
-        if args.before:
-            tracks.append(track(f"{one}, before", delayed(frames)))
-        tracks.append(track(f"{one}, after" if args.before else one, frames, notes=notes))
+        tracks += _tracks(args, one, film(find(one), scenario, inner=not args.calls_only), notes)
     return chapter(said.title or name, tracks, said.text)
 
 
+def _tracks(
+    args: argparse.Namespace, series: str, frames: Sequence[Frame], notes: Mapping[int, str] | None = None
+) -> list[Document]:
+    """A film, with ``--before`` behind the one of the states before."""
+    if not args.before:
+        return [track(series, frames, notes=notes)]
+    return [track(f"{series}, before", delayed(frames)), track(f"{series}, after", frames, notes=notes)]
+
+
+def _lesson(args: argparse.Namespace, path: Path) -> Document:
+    """A chapter of the tour."""
+    text = path.read_text(encoding="utf-8")
+    said = remarks(text)
+    return _chapter(args, parse(text, path.name), said, args.series or said.series, path.stem)
+
+
 def _tour(args: argparse.Namespace) -> Subject:
-    chapters = []
-    for path in data_files("tour", ".rmap"):
-        text = path.read_text(encoding="utf-8")
-        said = remarks(text)
-        chapters.append(_chapter(args, parse(text, path.name), said, args.series or said.series, path.stem))
+    chapters = [_lesson(args, path) for path in data_files("tour", ".rmap")]
     return Subject("A tour of the anonymous reverse map", "tour", chapters)
 
 
-def _counterexample(args: argparse.Namespace) -> Subject:
-    opened = open_input(args.input)
-    if opened.scenario is None:
+def _counterexample(args: argparse.Namespace, found: Opened) -> Subject:
+    if found.scenario is None or found.violation is None:
         raise UsageError(f"{args.input}: has no violation: there is nothing to show")
-    series = args.series or [opened.series or DEFAULT]
-    found = opened.violation or {}
-    title = f"{found['id']}: {found['statement']}"
-    said = Remarks(title, (), (f"On {opened.series}: {found['detail']}.",), {})
-    return Subject(title, "counterexample", [_chapter(args, opened.scenario, said, series, args.input)])
+    title = f"{found.violation['id']}: {found.violation['statement']}"
+    said = Remarks(title, (), (f"On {found.series}: {found.violation['detail']}.",), {})
+    series = args.series or [found.series or DEFAULT]
+    return Subject(title, "counterexample", [_chapter(args, found.scenario, said, series, args.input)])
 
 
 def _demo(args: argparse.Namespace, document: Document) -> Subject:
     """The fork that fails, before and after the patch, and then what was found on each series that is not sound."""
-    (path,) = (path for path in data_files("tour", ".rmap") if "failed-fork" in path.name)
-    text = path.read_text(encoding="utf-8")
-    said = remarks(text)
-    chapters = [_chapter(args, parse(text, path.name), said, args.series or said.series, path.stem)]
+    chapters = [_lesson(args, path) for path in data_files("tour", ".rmap") if "failed-fork" in path.name]
     try:
         for found in document["explorations"]:
             for violation in found["violations"][:1]:
@@ -195,11 +196,11 @@ def _snapshot(args: argparse.Namespace, document: Document) -> Subject:
     series = str((args.series or [document.get("series") or DEFAULT])[0])
     release = document.get("kernel")
     title = f"The anonymous reverse map of Linux {release}" if release else f"{args.input} on {series}"
-    frame = Frame(-1, title, {**snapshot.as_dict(), "locks": []})
     said = []
-    if _size(snapshot) <= MOST_ANSWERS:
+    if size(snapshot) <= MOST_ANSWERS:
         frame = still(rebuild(snapshot, find(series)), -1, title)
     else:
+        frame = Frame(-1, title, {**snapshot.as_dict(), "locks": []})
         said.append(
             f"With more than {MOST_ANSWERS:,} VMAs and pages, questions are not answered here; "
             "read fewer processes (--pid)."
@@ -210,19 +211,15 @@ def _snapshot(args: argparse.Namespace, document: Document) -> Subject:
     return Subject(title, "snapshot", [chapter(title, [track(series, [frame], kernel=release)], said)])
 
 
-def _size(snapshot: Snapshot) -> int:
-    return len(snapshot.folios) + sum(len(process.vmas) for process in snapshot.processes)
-
-
 def _workload(args: argparse.Namespace) -> Subject:
     """Moments of a replay at equal distances."""
     workload = find_workload(args.input)
-    tracks = []
+    tracks: list[Document] = []
     for one in args.series or [DEFAULT]:
         frames: list[Frame] = []
         with bar(args, f"replay on {one}", " events") as progress:
             for text, kernel in stills(workload, find(one), args.moments, advance(progress)):
                 frames.append(still(kernel, len(frames), text, most=MOST_ANSWERS))
-        tracks.append(track(one, frames))
+        tracks += _tracks(args, one, frames)
     said = ["Pages are left out where there are too many, and with them the questions."]
     return Subject(f"{args.input}, replayed", "trace", [chapter(args.input, tracks, said)])
