@@ -89,6 +89,16 @@ class Limits(NamedTuple):
     seconds: float | None = None
     memory: int | None = None
 
+    def exceeded(self, states: int, seconds: float, memory: int, depth: int) -> str:
+        """Which of them is exceeded, if any, and at what depth."""
+        if self.states is not None and states > self.states:
+            return f"more than {self.states} states at depth {depth}"
+        if self.seconds is not None and seconds > self.seconds:
+            return f"{self.seconds:g} s ran out at depth {depth}"
+        if self.memory is not None and memory > self.memory:
+            return f"more than {self.memory >> 20} MiB of memory at depth {depth}"
+        return ""
+
 
 @dataclass(slots=True)
 class Exploration(HtmlTable):
@@ -117,6 +127,14 @@ class Exploration(HtmlTable):
     findings: dict[str, Finding] = field(default_factory=dict)
     stage: str = ""
     parts: list[Exploration] = field(default_factory=list)
+
+    def record(self, reports: list[Report], scenario: Callable[[], Scenario], failed: int) -> None:
+        """Count the violations of one transition, and keep the first, hence shortest, scenario of each invariant."""
+        for ident in dict.fromkeys(report.id for report in reports):
+            if ident in self.findings:
+                self.findings[ident] = replace(self.findings[ident], count=self.findings[ident].count + 1)
+            else:
+                self.findings[ident] = _finding(ident, reports, scenario(), failed)
 
     def add(self, part: Exploration) -> None:
         """Add another exploration of the same series: its figures to the sum, its findings where they are new."""
@@ -259,17 +277,12 @@ class _Search:
 
     def exceeded(self, limits: Limits) -> str:
         """Which limit is exceeded, if any."""
-        result = self.result
-        if limits.states is not None and len(self.states) > limits.states:
-            return f"more than {limits.states} states at depth {result.depth}"
-        if limits.seconds is not None and time.perf_counter() - self.began > limits.seconds:
-            return f"{limits.seconds:g} s ran out at depth {result.depth}"
+        used = 0
         if limits.memory is not None:
             own, size = resident()
             used = sum(size for worker, size in self.memory.items() if worker != own) + size
-            if used > limits.memory:
-                return f"more than {limits.memory >> 20} MiB of memory at depth {result.depth}"
-        return ""
+        seconds = time.perf_counter() - self.began
+        return limits.exceeded(len(self.states), seconds, used, self.result.depth)
 
     def advance(self, calls: int) -> bool:
         """Whether there is something to expand: what is left of the frontier, or the next one in its place."""
@@ -311,14 +324,11 @@ class _Search:
 
     def record(self, index: int, step: Step, reports: list[Report]) -> None:
         """Keep the first, hence shortest, history of each violated invariant."""
-        findings = self.result.findings
-        for ident in dict.fromkeys(report.id for report in reports):
-            if ident in findings:
-                findings[ident] = replace(findings[ident], count=findings[ident].count + 1)
-            else:
-                steps = [*self.states.history(index)[0], step]
-                scenario = scenario_of(steps, self.start.statements)
-                findings[ident] = _finding(ident, reports, scenario, step.plan.n)
+
+        def scenario() -> Scenario:
+            return scenario_of([*self.states.history(index)[0], step], self.start.statements)
+
+        self.result.record(reports, scenario, step.plan.n)
 
     def record_start(self, reports: list[Report]) -> None:
         """Note that the scenario to start from violates something itself."""

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Explorations on the fast engine: the same states, counts and shortest histories as on the specification.
+
+The engine says which transitions violate which invariants.  What is told of a
+violation comes from the specification, which makes the same calls again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rmaplab.check.expand import Expander, Expansion
+from rmaplab.check.explore import Exploration, Limits, Progress
+from rmaplab.check.memory import resident
+from rmaplab.check.monitor import REACHED
+from rmaplab.check.registry import INVARIANTS
+from rmaplab.check.steps import Step, scenario_of, text_of
+from rmaplab.check.execute import NO_PLAN, Plan
+from rmaplab.engine.machine import Machine
+from rmaplab.engine.parameters import unknown_function
+from rmaplab.engine.rows import MACHINE
+from rmaplab.engine.rows import REACHED as REACHED_ROW
+from rmaplab.engine.search import alphabet
+from rmaplab.engine.search import explore as loop
+from rmaplab.engine.search.judge import HAS_ROOT_LOCK
+from rmaplab.scenario import Exit, Fork, Madvise, Mmap, Mprotect, Mremap, Munmap, Pages, Read, Write
+from rmaplab.series import find, is_foreign
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rmaplab.check.expand import Question
+    from rmaplab.check.histories import Bounds
+    from rmaplab.kernel import Kernel
+    from rmaplab.scenario.generator import Drawn
+
+__all__ = ["FastSearch", "unsupported"]
+
+ROOM = 512  # objects of one machine, at first
+BUDGET = 200_000  # transitions between two looks at limits and Ctrl-C
+IDS = {ident: int(ident[3:]) for ident in INVARIANTS}
+
+
+def unsupported(series: type[Kernel], bounds: Bounds) -> str:
+    """Why the engine cannot explore that; empty if it can."""
+    if is_foreign(series):
+        return f"{series.name} is logic of its own"
+    if name := unknown_function(series):
+        return f"{series.name} has {name} of its own"
+    if foreign := [name for name in bounds.operations if name not in alphabet.OPERATIONS]:
+        return f"histories with {', '.join(foreign)}"
+    if bounds.areas > alphabet.AREAS or bounds.pages > 16 or bounds.processes > 200:
+        return "bounds as wide as these"
+    return ""
+
+
+class FastSearch:
+    """One exploration; ``room`` objects a machine."""
+
+    def __init__(self, question: Question, *, room: int = ROOM) -> None:
+        self.expander = Expander(question)
+        self.bounds = question.bounds
+        self.result = Exploration(self.expander.name, question.bounds)
+        self.arena = loop.Arena(question.bounds.calls, room)
+        self.start = self._load(room)
+        self.limits = self._bounds(question)
+        self.marks, self.taken = np.zeros(1 << 19, np.int64), np.full(1 << 19, loop.EMPTY, np.uint8)
+        self.parents, self.ways = np.zeros(1 << 18, np.int32), np.zeros(1 << 18, np.int64)
+        self.failed, self.created = np.zeros(1 << 18, np.uint8), np.zeros(1 << 18, np.uint16)
+        self.created[0] = self.expander.created
+        self.counts = np.zeros(8, np.int64)
+        self.counts[loop.STATES] = self.counts[loop.NUMBERS] = 1
+        self.bad = np.zeros((1 << 18, 3), np.int64)
+        self.steps: dict[int, Step] = {}
+        arena = self.arena
+        loop.enter_start(arena.m[0], arena.c[0], arena.scratch, arena.shapes, self.marks, self.taken)
+        self.began = self.level_began = time.perf_counter()
+
+    def _load(self, room: int) -> Machine:
+        """The machine at the start of all histories, in every place of the arena."""
+        machine = Machine(find(self.expander.question.series), room, 2 * room, keeps=True, watched=True)
+        kernel = self.expander.kernel
+        machine.load(kernel)
+        process = machine.m[MACHINE]["first_process"]
+        for name, own in kernel.processes.items():
+            machine.m[process]["id"] = int(name[1:])
+            for area, place in own.areas.items():
+                number = alphabet.AWAY if area == "Away" else ord(area) - ord("A")
+                machine.m[process]["area_pages"][number] = place.pages
+            process = machine.m[process]["later"]
+        self.arena.m[:] = machine.m
+        self.arena.c[:] = machine.c
+        self.arena.way[0] = 0
+        return machine
+
+    def _bounds(self, question: Question) -> Any:
+        bounds, series = question.bounds, self.expander.series
+        allowed = sum(1 << IDS[ident] for ident, one in INVARIANTS.items() if one.holds_for(series))
+        if question.only:
+            allowed &= sum(1 << IDS[ident] for ident in question.only)
+        return np.array(
+            [
+                bounds.processes,
+                bounds.areas,
+                bounds.pages,
+                bounds.fail_alloc,
+                sum(alphabet.OPERATIONS[name] for name in bounds.operations),
+                question.only_fork_fails,
+                sum((name in series.unknown_advice) << at for at, name in enumerate(alphabet.FORK_ADVICE)),
+                allowed,
+                HAS_ROOT_LOCK if series.has_root_lock else 0,
+            ],
+            np.int64,
+        )
+
+    # --- the search ------------------------------------------------------------------------------
+
+    def run(
+        self,
+        *,
+        stop_at_first: bool = True,
+        limits: Limits | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> Exploration:
+        """Explore to the end of the bounds, or until something ends it; see :func:`rmaplab.check.explore.explore`."""
+        result, limits = self.result, limits or Limits()
+        first, last = 0, 1
+        try:
+            while first < last and result.depth < self.bounds.calls:
+                result.depth += 1
+                done = first
+                self.level_began = time.perf_counter()
+                while done < last:
+                    done = self._expand(done, last)
+                    if progress is not None:
+                        progress(self._progress(first, done, last))
+                    if result.findings and stop_at_first:
+                        return self._end()
+                    if reason := self._exceeded(limits):
+                        return self._gave_up(reason)
+                first, last = last, int(self.counts[loop.NUMBERS])
+        except KeyboardInterrupt:
+            result.interrupted = True
+            return self._gave_up(f"interrupted at depth {result.depth}")
+        return self._end()
+
+    def _expand(self, done: int, last: int) -> int:
+        """Go on for a while; the first state that is left to do."""
+        arena, counts = self.arena, self.counts
+        self._make_room()
+        done = loop.expand(
+            arena.m, arena.c, arena.flat_m, arena.flat_c, arena.way, arena.scratch, arena.shapes, arena.steps,
+            self.limits, done, last, BUDGET, self.marks, self.taken, self.parents, self.ways, self.failed,
+            self.created, counts, self.bad,
+        )
+        for state, step, found in self.bad[: counts[loop.FOUND]].tolist():
+            self._record(state, step, found)
+        counts[loop.FOUND] = 0
+        return done
+
+    def _make_room(self) -> None:
+        """Let tables grow that are getting full."""
+        if 2 * self.counts[loop.STATES] > len(self.marks) - (1 << 17):
+            marks, taken = np.zeros(2 * len(self.marks), np.int64), np.full(2 * len(self.taken), loop.EMPTY, np.uint8)
+            loop.grow_table(self.marks, self.taken, marks, taken)
+            self.marks, self.taken = marks, taken
+        if self.counts[loop.NUMBERS] > len(self.parents) - (1 << 17):
+            for name in ("parents", "ways", "failed", "created"):
+                old = getattr(self, name)
+                new = np.zeros(2 * len(old), old.dtype)
+                new[: len(old)] = old
+                setattr(self, name, new)
+
+    # --- what came out -----------------------------------------------------------------------------
+
+    def _record(self, state: int, step: int, found: int) -> None:
+        """Count the violations of a transition; of new ones the specification tells the circumstances."""
+        findings = self.result.findings
+        idents = [ident for ident, number in IDS.items() if found >> number & 1]
+        if all(ident in findings for ident in idents):
+            for ident in idents:
+                findings[ident] = replace(findings[ident], count=findings[ident].count + 1)
+            return
+        history, last = self._history(state), self._step(step)
+        expander = self.expander
+        expander.result, expander.seen = Expansion(), {}
+        expander.path.go(history)
+        expander.take(0, last, 0)
+        expander.path.back()
+        reports = expander.result.violations[0][2] if expander.result.violations else []
+        if {report.id for report in reports} != set(idents):
+            raise AssertionError(
+                f"the engine finds {idents}, the specification {sorted({report.id for report in reports})} in: "
+                + text_of([*history, last]).replace("\n", " / ")
+            )
+        self.result.record(reports, lambda: scenario_of([*history, last], expander.start.statements), last.plan.n)
+
+    def _history(self, state: int) -> list[Step]:
+        """The steps to a state."""
+        steps = []
+        while state:
+            steps.append(self._step(int(self.ways[state])))
+            state = int(self.parents[state])
+        return steps[::-1]
+
+    def _step(self, number: int) -> Step:
+        """A step by its number; equal ones are one object."""
+        step = self.steps.get(number)
+        if step is None:
+            step = self.steps[number] = step_of(number, self.bounds)
+        return step
+
+    def _progress(self, first: int, done: int, last: int) -> Progress:
+        since = time.perf_counter() - self.level_began
+        left = since * (last - done) / (done - first or 1)
+        states, transitions = int(self.counts[loop.STATES]), int(self.counts[loop.TRANSITIONS])
+        return Progress(self.result.depth, done - first, last - first, states, transitions, left)
+
+    def _exceeded(self, limits: Limits) -> str:
+        states = int(self.counts[loop.STATES])
+        return limits.exceeded(states, time.perf_counter() - self.began, resident()[1], self.result.depth)
+
+    def _gave_up(self, reason: str) -> Exploration:
+        self.result.verdict, self.result.reason = "no-verdict", reason
+        return self._end()
+
+    def _end(self) -> Exploration:
+        """The result, with all its figures."""
+        result, counts = self.result, self.counts
+        result.states, result.transitions = int(counts[loop.STATES]), int(counts[loop.TRANSITIONS])
+        result.digest = int(np.bitwise_xor.reduce(self.marks[self.taken != loop.EMPTY])) & 0xFFFF_FFFF_FFFF_FFFF
+        tables = (self.marks, self.taken, self.parents, self.ways, self.failed, self.created)
+        result.state_bytes = sum(table.nbytes for table in tables) // result.states
+        reached = self.arena.m[-1, REACHED_ROW]["reached"].tolist()
+        result.reached.update({name: count for name, count in zip(REACHED, reached, strict=True) if count})
+        failures = {"points": loop.POINTS, "half-built": loop.HALF, "leaked": loop.LEAKED, "dangling": loop.DANGLING}
+        if counts[loop.POINTS]:
+            result.failures.update({name: int(counts[at]) for name, at in failures.items()})
+        result.seconds += time.perf_counter() - self.began
+        if result.findings:
+            result.verdict = "violated"
+        return result
+
+
+def step_of(number: int, bounds: Bounds) -> Step:
+    """A step of the engine as a call of a scenario with its failure plan."""
+    call, who, area, first, last, more, n, nowait = alphabet.decode(number)
+    process, name = f"P{who}", _area(area)
+    pages = Pages(name, first, last)
+    made: Drawn
+    if call == alphabet.MMAP:
+        made = Mmap(process, name, bounds.pages, at=bounds.start(area), prot=alphabet.RIGHTS[more])
+    elif call == alphabet.MPROTECT:
+        made = Mprotect(process, pages, alphabet.RIGHTS[more])
+    elif call == alphabet.MREMAP:
+        target = more & 15
+        at = bounds.start(0) + (alphabet.AWAY_PAGES << 12) if target == alphabet.AWAY else bounds.start(target)
+        made = Mremap(process, pages, _area(target), at=at, dontunmap=bool(more >> 4))
+    elif call == alphabet.MADVISE:
+        made = Madvise(process, pages, alphabet.FORK_ADVICE[more])
+    elif call == alphabet.FORK:
+        made = Fork(process, f"P{more}")
+    elif call == alphabet.EXIT:
+        made = Exit(process)
+    else:
+        made = {alphabet.WRITE: Write, alphabet.READ: Read, alphabet.MUNMAP: Munmap}[call](process, pages)
+    return Step(made, Plan(n, nowait) if n else NO_PLAN)
+
+
+def _area(number: int) -> str:
+    return "Away" if number == alphabet.AWAY else chr(ord("A") + number)

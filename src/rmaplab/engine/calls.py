@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One call of a process, by number: what replays, histories and tests are made of.
+
+The arguments by call, in bytes where nothing else is said:
+
+========= ===================================================================
+call      arguments
+========= ===================================================================
+MMAP      start, end, flags (VM_), file, page offset (below zero: of the address)
+MUNMAP    start, end
+MPROTECT  start, end, rights (VM_)
+MREMAP    old start, old length, new length, new start or -1, 1 DONTUNMAP + 2
+          may move, where to if nobody says where or -1
+BRK       old end, new end, 1: the first one tells where the heap begins
+MADVISE   start, end, kind (:mod:`rmaplab.engine.mmap`), flags set, flags cleared
+FAULT     address, 1 write + 2 whatever the rights are; a stack grows
+FORK      the child's number
+EXIT
+EXEC      start of the heap or 0, its end; the new space is empty
+SHARE     the new task's number
+SPAWN     the new task's number; of no process
+========= ===================================================================
+"""
+
+from __future__ import annotations
+
+from errno import EFAULT
+
+from rmaplab.engine.fork import dup_mm, mmput, new_mm, process_add, process_remove
+from rmaplab.engine.jit import compiled
+from rmaplab.engine.memory import handle_mm_fault
+from rmaplab.engine.mmap import do_brk, do_madvise, do_mmap, do_mprotect, do_munmap, do_user_addr_fault
+from rmaplab.engine.mremap import do_mremap
+from rmaplab.engine.rows import Avcs, Rows
+
+__all__ = [
+    "BRK",
+    "EXEC",
+    "EXIT",
+    "FAULT",
+    "FORK",
+    "MADVISE",
+    "MMAP",
+    "MPROTECT",
+    "MREMAP",
+    "MUNMAP",
+    "SHARE",
+    "SPAWN",
+    "make",
+]
+
+MMAP, MUNMAP, MPROTECT, MREMAP, BRK, MADVISE, FAULT, FORK, EXIT, EXEC, SHARE, SPAWN = range(12)
+
+
+@compiled
+def make(m: Rows, c: Avcs, call: int, process: int, a: int, b: int, d: int, e: int, f: int, g: int) -> int:
+    """Make a call: 0, a new address or task, or a negative errno."""
+    mm = m[process].mm
+    if call == FAULT:
+        write, force = a_bit(b, 1), a_bit(b, 2)
+        if force:
+            rc = handle_mm_fault(m, c, mm, a, write, force)
+            if rc != -EFAULT:
+                return rc
+        return do_user_addr_fault(m, c, mm, a, write, force)
+    if call == MMAP:
+        return do_mmap(m, c, mm, a, b, d, e, f)
+    if call == MUNMAP:
+        return do_munmap(m, c, mm, a, b)
+    if call == MPROTECT:
+        return do_mprotect(m, c, mm, a, b, d)
+    if call == MREMAP:
+        return do_mremap(m, c, mm, a, b, d, e, a_bit(f, 1), a_bit(f, 2), g)
+    if call == BRK:
+        if d and m[mm].brk == 0:
+            m[mm].start_brk = a
+        return do_brk(m, c, mm, a, b)
+    if call == MADVISE:
+        return do_madvise(m, c, mm, a, b, d, e, f)
+    if call == FORK:
+        child = dup_mm(m, c, mm)
+        return child if child < 0 else process_add(m, a, child)
+    if call == EXIT:
+        process_remove(m, c, process)
+        return 0
+    if call == SHARE:
+        m[mm].users += 1
+        return process_add(m, a, mm)
+    new = new_mm(m)
+    if call == EXEC and a:
+        m[new].start_brk = a
+        m[new].brk = b
+    if call == SPAWN:
+        return process_add(m, a, new)
+    m[process].mm = new
+    mmput(m, c, mm)
+    return 0
+
+
+@compiled
+def a_bit(number: int, bit: int) -> bool:
+    """Whether a bit is set."""
+    return number & bit != 0

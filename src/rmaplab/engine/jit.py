@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How the engine's functions are compiled, and where the result is kept.
+
+Numba remembers a compiled function by the file that it stands in, and does
+not notice when a function that it calls was changed in another.  So the
+engine keeps what it compiles in a folder of the user's cache that is named
+after all of its sources and the release of Numba.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numba
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["cache_folder", "compiled", "entry"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def cache_folder(package: Path = Path(__file__).parent) -> Path:
+    """The folder for compiled functions of these very sources: those of the engine, and of a package in it."""
+    told = os.environ.get("NUMBA_CACHE_DIR")
+    if told:
+        return Path(told)
+    digest = hashlib.sha256(numba.__version__.encode())
+    for folder in dict.fromkeys((Path(__file__).parent, package)):
+        for source in sorted(folder.glob("*.py")):
+            digest.update(source.read_bytes())
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "rmaplab" / "engine" / digest.hexdigest()[:16]
+
+
+def entry(function: Callable[P, R]) -> Callable[P, R]:
+    """A function that Python calls: compiled at its first call, and kept on disk; it runs without Python's lock."""
+    numba.config.CACHE_DIR = str(cache_folder(Path(function.__code__.co_filename).parent))
+    made: Callable[P, R] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    return made
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """A function for entries and others like it: made into machine code as a part of each entry that needs it.
+
+    Numbers are passed as 64-bit integers whatever field they were read from,
+    so that there is one version of each function.
+    """
+    made = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_PartCompiler)(function)
+    resolve, customize = made.get_call_template, made._compiler._customize_flags
+
+    def get_call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:  # noqa: ANN401 (Numba's own)
+        return resolve(tuple(map(_widened, args)), kws)
+
+    def flags(flags: Any) -> Any:  # noqa: ANN401 (Numba's own)
+        flags = customize(flags)
+        flags.no_compile = True
+        return flags
+
+    def add_overload(part: Any) -> None:  # noqa: ANN401 (Numba's own)
+        part = part._replace(entry_point=object())  # Numba knows a function by it
+        part.target_context.insert_user_function(part.entry_point, part.fndesc, [part.library])
+        made.overloads[tuple(part.signature.args)] = part
+
+    made.get_call_template, made.add_overload, made._compiler._customize_flags = get_call_template, add_overload, flags
+    result: Callable[P, R] = made
+    return result
+
+
+def _widened(kind: Any) -> Any:  # noqa: ANN401 (Numba tells no types)
+    if isinstance(kind, numba.types.Boolean):
+        return numba.types.boolean
+    return numba.types.int64 if isinstance(kind, numba.types.Integer) else kind
+
+
+class _PartLibrary(JITCodeLibrary):
+    """Code that is only ever linked into that of an entry, and optimised there."""
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+
+class _PartCompiler(Compiler):
+    """Numba's compiler, which would make each function ready to run by itself: more than half of its time."""
+
+    def __init__(self, *args: Any) -> None:  # noqa: ANN401 (Numba's own)
+        super().__init__(*args)
+        self.state.library = _PartLibrary(self.state.targetctx.codegen(), "part")

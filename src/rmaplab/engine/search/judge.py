@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The invariants of states on rows: bit n of the result is set if AV-n does not hold.
+
+What each says and where it is from stands in :mod:`rmaplab.check.invariants`
+and ``page_invariants``.  All are looked at; whoever asks drops those that the
+series does not promise.  States are small: lists are searched from the front.
+"""
+
+from __future__ import annotations
+
+from rmaplab.engine.interval_tree import range_first, range_next, vma_last_pgoff
+from rmaplab.engine.jit import compiled
+from rmaplab.engine.memory import linear_page_index
+from rmaplab.engine.pagetable import is_anon
+from rmaplab.engine.rmap import vma_lookup
+from rmaplab.engine.rows import ANON_VMA, FIRST, MACHINE, MM, PARAMS, SLAB, VMA, Avcs, Rows
+from rmaplab.engine.trees import tree_first, tree_next
+
+__all__ = ["HAS_ROOT_LOCK", "judge"]
+
+EVERYTHING = 1 << 62
+VM_WRITE = 0x2
+HAS_ROOT_LOCK = 1  # of ``promises``: roots are pinned
+
+
+@compiled
+def judge(m: Rows, c: Avcs, promises: int) -> int:
+    """Every invariant that does not hold now."""
+    found = listed = faulted = 0
+    if not m[MACHINE].first_process and (m[SLAB].live_anon_vmas or m[SLAB].live_avcs):
+        found = 1 << 40
+    for vma in range(FIRST, m[MACHINE].used):
+        if m[vma].kind == VMA and m[vma].attached and not m[vma].freed:
+            found |= _judge_vma(m, c, vma)
+            listed += m[vma].length
+            faulted += m[vma].anon_vma != 0
+    in_trees = active = children = linked = 0
+    for anon_vma in range(FIRST, m[MACHINE].used):
+        if m[anon_vma].kind == ANON_VMA and not m[anon_vma].freed:
+            found |= _judge_anon_vma(m, c, anon_vma, promises)
+            in_trees += m[anon_vma].entries
+            active += m[anon_vma].num_active_vmas
+            children += m[anon_vma].num_children
+            linked += m[anon_vma].entries > 0
+    if listed != in_trees:
+        found |= 1 << 1
+    if listed != m[SLAB].live_avcs or (active != faulted and m[PARAMS].counts == 0):
+        found |= 1 << 15
+    if children != linked:
+        found |= 1 << 16
+    for mm in range(FIRST, m[MACHINE].used):
+        if m[mm].kind == MM and m[mm].users > 0:
+            found |= _judge_pages(m, c, mm)
+    return found
+
+
+# --- VMAs ----------------------------------------------------------------------------------------
+
+
+@compiled
+def _in_chain(m: Rows, c: Avcs, vma: int, anon_vma: int) -> bool:
+    avc = m[vma].head
+    while avc:
+        if abs(c[avc].anon_vma) == anon_vma:
+            return True
+        avc = c[avc].after
+    return False
+
+
+@compiled
+def _judge_vma(m: Rows, c: Avcs, vma: int) -> int:
+    found, own = 0, m[vma].anon_vma
+    if (own == 0) != (m[vma].length == 0):
+        found |= 1 << 3
+    if own and not _in_chain(m, c, vma, own):
+        found |= 1 << 4
+    if own and m[own].freed:
+        found |= 1 << 18
+    avc = m[vma].head
+    first = m[abs(c[avc].anon_vma)].root if avc else 0
+    if m[vma].length == 1 and m[abs(c[avc].anon_vma)].root != abs(c[avc].anon_vma):
+        found |= 1 << 7
+    last = 1 << 62
+    while avc:
+        anon_vma = abs(c[avc].anon_vma)
+        if c[avc].vma != vma or c[avc].range <= 0 or m[c[avc].range].owner != anon_vma:
+            found |= 1 << 1
+        if c[avc].anon_vma < 0 or m[anon_vma].freed:
+            found |= 1 << 18
+        if m[anon_vma].root != first:
+            found |= 1 << 5
+        if not _in_chain(m, c, vma, m[anon_vma].parent):
+            found |= 1 << 6
+        if c[avc].range > 0 and m[PARAMS].lists == 0 and m[c[avc].range].key != m[vma].anon_pgoff:
+            found |= 1 << 10
+        if m[anon_vma].id >= last:
+            found |= 1 << 24
+        last = m[anon_vma].id
+        after = c[avc].after
+        while after:
+            if abs(c[after].anon_vma) == anon_vma:
+                found |= 1 << 2
+            after = c[after].after
+        avc = c[avc].after
+    return found
+
+
+@compiled
+def _chains_differ(m: Rows, c: Avcs, vma: int, other: int) -> bool:
+    """Whether two VMAs have different sets of anon_vmas."""
+    avc = m[vma].head
+    while avc:
+        if not _in_chain(m, c, other, abs(c[avc].anon_vma)):
+            return True
+        avc = c[avc].after
+    avc = m[other].head
+    while avc:
+        if not _in_chain(m, c, vma, abs(c[avc].anon_vma)):
+            return True
+        avc = c[avc].after
+    return False
+
+
+@compiled
+def _is_unmoved(m: Rows, vma: int) -> bool:
+    return m[vma].file == 0 and m[vma].vm_pgoff == m[vma].key >> 12
+
+
+@compiled
+def _overlaps_next(m: Rows, vma: int) -> bool:
+    """Whether an unmoved VMA has offsets of the next unmoved one that has its anon_vma."""
+    other = tree_next(m, vma)
+    while other:
+        if m[other].anon_vma == m[vma].anon_vma and _is_unmoved(m, other):
+            return vma_last_pgoff(m, vma) >= m[other].anon_pgoff
+        other = tree_next(m, other)
+    return False
+
+
+# --- anon_vmas -----------------------------------------------------------------------------------
+
+
+@compiled
+def _judge_anon_vma(m: Rows, c: Avcs, anon_vma: int, promises: int) -> int:
+    found = users = children = below = first = 0
+    for row in range(FIRST, m[MACHINE].used):
+        if m[row].kind == VMA and m[row].attached and not m[row].freed and m[row].anon_vma == anon_vma:
+            users += 1
+            if not first:
+                first = row
+            elif m[row].vm_mm != m[first].vm_mm:
+                found |= 1 << 43
+            if first != row and _chains_differ(m, c, first, row):
+                found |= 1 << 8
+            if _is_unmoved(m, row) and _overlaps_next(m, row):
+                found |= 1 << 9
+        elif m[row].kind == ANON_VMA and not m[row].freed:
+            children += m[row].entries > 0 and m[row].parent == anon_vma
+            below += row != anon_vma and m[row].root == anon_vma
+    linked = m[anon_vma].entries > 0
+    parent, root = m[anon_vma].parent, m[anon_vma].root
+    if linked and m[parent].root != root:
+        found |= 1 << 5
+    if m[anon_vma].num_active_vmas != users:
+        found |= 1 << 11
+    if m[anon_vma].num_children != children:
+        found |= 1 << 12
+    if m[anon_vma].refcount != linked + (below if promises & HAS_ROOT_LOCK else 0):
+        found |= 1 << 13
+    if not linked and (m[anon_vma].num_children or m[anon_vma].num_active_vmas):
+        found |= 1 << 14
+    if min(m[anon_vma].num_children, m[anon_vma].num_active_vmas, m[anon_vma].degree, m[anon_vma].refcount) < 0:
+        found |= 1 << 17
+    if m[anon_vma].degree != users + children:
+        found |= 1 << 50
+    if m[anon_vma].refcount <= 0:
+        found |= 1 << 18
+    if m[root].freed or (linked and m[parent].freed):
+        found |= 1 << 19
+    place = range_first(m, anon_vma, 0, EVERYTHING)
+    while place:
+        avc = m[place].head
+        while avc:
+            vma = c[avc].vma
+            if abs(c[avc].anon_vma) != anon_vma or m[vma].freed or not _has_avc(m, c, vma, avc):
+                found |= 1 << 1
+            avc = c[avc].later
+        place = range_next(m, place, 0, EVERYTHING)
+    return found
+
+
+@compiled
+def _has_avc(m: Rows, c: Avcs, vma: int, avc: int) -> bool:
+    own = m[vma].head
+    while own:
+        if own == avc:
+            return True
+        own = c[own].after
+    return False
+
+
+# --- pages ---------------------------------------------------------------------------------------
+
+
+@compiled
+def _judge_pages(m: Rows, c: Avcs, mm: int) -> int:
+    found = 0
+    leaf = tree_first(m, m[mm].leaves)
+    while leaf:
+        for at in range(16):
+            if is_anon(m[leaf].pte[at]):
+                found |= _judge_page(m, c, mm, (m[leaf].key << 16) + (at << 12), m[leaf].pte[at])
+        leaf = tree_next(m, leaf)
+    return found
+
+
+@compiled
+def _judge_page(m: Rows, c: Avcs, mm: int, address: int, entry: int) -> int:
+    found, folio = 0, entry >> 1
+    mapping, index = m[folio].mapping, m[folio].index
+    if mapping and m[mapping].freed:
+        found |= 1 << 21
+    vma = vma_lookup(m, mm, address)
+    if not vma:
+        return found | 1 << 30 | 1 << 44
+    if not _is_visited(m, c, folio, vma, address):
+        found |= 1 << 30
+    number = _entries_of(m, folio)
+    if m[folio].mapcount != number:
+        found |= 1 << 41
+    if number > 1 and (m[folio].exclusive or entry & 1):
+        found |= 1 << 42
+    own = m[vma].anon_vma
+    if index != linear_page_index(m, vma, address) or not own or not mapping or m[mapping].root != m[own].root:
+        found |= 1 << 44
+    if entry & 1 and not m[vma].vm_flags & VM_WRITE:
+        found |= 1 << 49
+    return found
+
+
+@compiled
+def _is_visited(m: Rows, c: Avcs, folio: int, vma: int, address: int) -> bool:
+    """Whether a walk of a folio looks for it there."""
+    anon_vma, index = m[folio].mapping, m[folio].index
+    if not anon_vma or m[vma].key + ((index - m[vma].anon_pgoff) << 12) != address:
+        return False
+    if not m[vma].anon_pgoff <= index <= vma_last_pgoff(m, vma):
+        return False
+    avc = m[vma].head
+    while avc:
+        if abs(c[avc].anon_vma) == anon_vma and c[avc].range > 0:
+            place = m[c[avc].range].key
+            return m[PARAMS].lists == 1 or place <= index
+        avc = c[avc].after
+    return False
+
+
+@compiled
+def _entries_of(m: Rows, folio: int) -> int:
+    """How many page-table entries map a folio."""
+    number = 0
+    for mm in range(FIRST, m[MACHINE].used):
+        if m[mm].kind == MM and m[mm].users > 0:
+            leaf = tree_first(m, m[mm].leaves)
+            while leaf:
+                for at in range(16):
+                    number += m[leaf].pte[at] >> 1 == folio
+                leaf = tree_next(m, leaf)
+    return number
