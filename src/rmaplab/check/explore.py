@@ -15,12 +15,16 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
+from rmaplab.check.engines import explore_fast, fast_is_compiled, why_not_fast
 from rmaplab.check.expand import Expander, Question
 from rmaplab.check.memory import resident
 from rmaplab.check.pool import workers
+from rmaplab.check.pool import workers as _workers
 from rmaplab.check.progress_file import load_search, save_search
 from rmaplab.check.states import States
 from rmaplab.check.steps import scenario_of
+from rmaplab.engine.choice import HEAD_START
+from rmaplab.errors import UsageError
 from rmaplab.notebook import HtmlTable
 from rmaplab.scenario import Fail, Scenario, format_scenario
 
@@ -109,6 +113,7 @@ class Exploration(HtmlTable):
     of all states' fingerprints: equal for equal sets of states.
     ``state_bytes`` is what one state takes in the explorer's tables.
     A sum of explorations has them in ``parts``, each with the name of its ``stage``.
+    ``engine``: what it ran on, ``reference`` or ``fast``; of a sum what the last did.
     """
 
     series: str
@@ -125,6 +130,7 @@ class Exploration(HtmlTable):
     reached: Counter[str] = field(default_factory=Counter)
     failures: Counter[str] = field(default_factory=Counter)
     findings: dict[str, Finding] = field(default_factory=dict)
+    engine: str = "reference"
     stage: str = ""
     parts: list[Exploration] = field(default_factory=list)
 
@@ -139,7 +145,7 @@ class Exploration(HtmlTable):
     def add(self, part: Exploration) -> None:
         """Add another exploration of the same series: its figures to the sum, its findings where they are new."""
         self.parts.append(part)
-        self.bounds, self.depth = part.bounds, part.depth
+        self.bounds, self.depth, self.engine = part.bounds, part.depth, part.engine
         self.states += part.states
         self.transitions += part.transitions
         self.digest ^= part.digest
@@ -170,6 +176,8 @@ def explore(
     workers: Workers = workers,
     save: str | None = None,
     resume: bool = False,
+    engine: str = "reference",
+    head_start: float = HEAD_START,
     progress: Callable[[Progress], None] | None = None,
 ) -> Exploration:
     """Explore a series (a name, or a file that :func:`rmaplab.series.find` takes) from the end of ``start``.
@@ -181,10 +189,27 @@ def explore(
     ``save``, a path, what is known is kept there now and then and where it
     gave up, and ``resume`` goes on from that; :class:`rmaplab.errors.InputError`
     if the file is not one of the same exploration.
+
+    ``engine``: on the specification (``reference``), or on the fast engine
+    (``fast``; :class:`rmaplab.errors.UsageError` where that is not possible).
+    ``auto`` begins with the specification, and if that takes more than
+    ``head_start`` seconds begins again on the engine, if it can.
     """
-    expander = Expander(Question(series, bounds, start or Scenario(()), only_fork_fails, tuple(only)))
-    return search(
-        expander,
+    question = Question(series, bounds, start or Scenario(()), only_fork_fails, tuple(only))
+    kept = save is not None or workers is not _workers
+    reason = "" if engine == "reference" else why_not_fast(question, kept=kept)
+    if engine == "fast" and reason:
+        raise UsageError(f"--engine fast: {reason}")
+    turns = engine == "auto" and not reason and fast_is_compiled()
+    if engine == "fast" or (turns and head_start <= 0):
+        return explore_fast(question, stop_at_first=stop_at_first, limits=limits, progress=progress)
+    given = limits or Limits()
+    if turns and (given.seconds is None or given.seconds > head_start):
+        limits = given._replace(seconds=head_start)
+    else:
+        turns = False
+    result = search(
+        Expander(question),
         jobs=jobs,
         stop_at_first=stop_at_first,
         limits=limits,
@@ -193,6 +218,11 @@ def explore(
         resume=resume,
         progress=progress,
     )
+    if turns and result.verdict == "no-verdict" and not result.interrupted and result.seconds > head_start:
+        if given.seconds is not None:
+            given = given._replace(seconds=given.seconds - result.seconds)
+        return explore_fast(question, stop_at_first=stop_at_first, limits=given, progress=progress)
+    return result
 
 
 def search(

@@ -21,54 +21,43 @@ from rmaplab.check.registry import INVARIANTS
 from rmaplab.check.steps import Step, scenario_of, text_of
 from rmaplab.check.execute import NO_PLAN, Plan
 from rmaplab.engine.machine import Machine
-from rmaplab.engine.parameters import unknown_function
 from rmaplab.engine.rows import MACHINE
 from rmaplab.engine.rows import REACHED as REACHED_ROW
 from rmaplab.engine.search import alphabet
 from rmaplab.engine.search import explore as loop
 from rmaplab.engine.search.judge import HAS_ROOT_LOCK
 from rmaplab.scenario import Exit, Fork, Madvise, Mmap, Mprotect, Mremap, Munmap, Pages, Read, Write
-from rmaplab.series import find, is_foreign
+from rmaplab.series import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rmaplab.check.expand import Question
     from rmaplab.check.histories import Bounds
-    from rmaplab.kernel import Kernel
     from rmaplab.scenario.generator import Drawn
 
-__all__ = ["FastSearch", "unsupported"]
+__all__ = ["FastSearch"]
 
 ROOM = 512  # objects of one machine, at first
 BUDGET = 200_000  # transitions between two looks at limits and Ctrl-C
 IDS = {ident: int(ident[3:]) for ident in INVARIANTS}
 
 
-def unsupported(series: type[Kernel], bounds: Bounds) -> str:
-    """Why the engine cannot explore that; empty if it can."""
-    if is_foreign(series):
-        return f"{series.name} is logic of its own"
-    if name := unknown_function(series):
-        return f"{series.name} has {name} of its own"
-    if foreign := [name for name in bounds.operations if name not in alphabet.OPERATIONS]:
-        return f"histories with {', '.join(foreign)}"
-    if bounds.areas > alphabet.AREAS or bounds.pages > 16 or bounds.processes > 200:
-        return "bounds as wide as these"
-    return ""
-
-
 class FastSearch:
-    """One exploration; ``room`` objects a machine."""
+    """One exploration; ``room`` objects a machine.
 
-    def __init__(self, question: Question, *, room: int = ROOM) -> None:
+    Without ``digest`` the states are not summed up, which takes a second way through all of them.
+    """
+
+    def __init__(self, question: Question, *, room: int = ROOM, digest: bool = True) -> None:
+        self.digest = digest
         self.expander = Expander(question)
         self.bounds = question.bounds
-        self.result = Exploration(self.expander.name, question.bounds)
+        self.result = Exploration(self.expander.name, question.bounds, engine="fast")
         self.arena = loop.Arena(question.bounds.calls, room)
         self.start = self._load(room)
         self.limits = self._bounds(question)
-        self.marks, self.taken = np.zeros(1 << 19, np.int64), np.full(1 << 19, loop.EMPTY, np.uint8)
+        self.table = np.zeros((1 << 19, 2), np.int64)  # of states: hash, failures on the way + 1
         self.parents, self.ways = np.zeros(1 << 18, np.int32), np.zeros(1 << 18, np.int64)
         self.failed, self.created = np.zeros(1 << 18, np.uint8), np.zeros(1 << 18, np.uint16)
         self.created[0] = self.expander.created
@@ -77,7 +66,7 @@ class FastSearch:
         self.bad = np.zeros((1 << 18, 3), np.int64)
         self.steps: dict[int, Step] = {}
         arena = self.arena
-        loop.enter_start(arena.m[0], arena.c[0], arena.scratch, arena.shapes, self.marks, self.taken)
+        loop.enter_start(arena.m[0], arena.c[0], arena.scratch, arena.shapes, arena.out, arena.keys, self.table)
         self.began = self.level_began = time.perf_counter()
 
     def _load(self, room: int) -> Machine:
@@ -108,7 +97,7 @@ class FastSearch:
                 bounds.areas,
                 bounds.pages,
                 bounds.fail_alloc,
-                sum(alphabet.OPERATIONS[name] for name in bounds.operations),
+                sum(alphabet.HAS[name] for name in bounds.operations),
                 question.only_fork_fails,
                 sum((name in series.unknown_advice) << at for at, name in enumerate(alphabet.FORK_ADVICE)),
                 allowed,
@@ -153,9 +142,27 @@ class FastSearch:
         arena, counts = self.arena, self.counts
         self._make_room()
         done = loop.expand(
-            arena.m, arena.c, arena.flat_m, arena.flat_c, arena.way, arena.scratch, arena.shapes, arena.steps,
-            self.limits, done, last, BUDGET, self.marks, self.taken, self.parents, self.ways, self.failed,
-            self.created, counts, self.bad,
+            arena.m,
+            arena.c,
+            arena.flat_m,
+            arena.flat_c,
+            arena.way,
+            arena.scratch,
+            arena.shapes,
+            arena.out,
+            arena.keys,
+            arena.steps,
+            self.limits,
+            done,
+            last,
+            BUDGET,
+            self.table,
+            self.parents,
+            self.ways,
+            self.failed,
+            self.created,
+            counts,
+            self.bad,
         )
         for state, step, found in self.bad[: counts[loop.FOUND]].tolist():
             self._record(state, step, found)
@@ -164,10 +171,10 @@ class FastSearch:
 
     def _make_room(self) -> None:
         """Let tables grow that are getting full."""
-        if 2 * self.counts[loop.STATES] > len(self.marks) - (1 << 17):
-            marks, taken = np.zeros(2 * len(self.marks), np.int64), np.full(2 * len(self.taken), loop.EMPTY, np.uint8)
-            loop.grow_table(self.marks, self.taken, marks, taken)
-            self.marks, self.taken = marks, taken
+        if 2 * self.counts[loop.STATES] > len(self.table) - (1 << 17):
+            larger = np.zeros((2 * len(self.table), 2), np.int64)
+            loop.grow_table(self.table, larger)
+            self.table = larger
         if self.counts[loop.NUMBERS] > len(self.parents) - (1 << 17):
             for name in ("parents", "ways", "failed", "created"):
                 old = getattr(self, name)
@@ -224,6 +231,29 @@ class FastSearch:
         states = int(self.counts[loop.STATES])
         return limits.exceeded(states, time.perf_counter() - self.began, resident()[1], self.result.depth)
 
+    def _digest(self) -> int:
+        """The exclusive or of all states' fingerprints."""
+        arena, found = self.arena, 0
+        for first in range(0, int(self.counts[loop.NUMBERS]), BUDGET):
+            last = min(first + BUDGET, int(self.counts[loop.NUMBERS]))
+            found ^= loop.digest(
+                arena.m,
+                arena.c,
+                arena.flat_m,
+                arena.flat_c,
+                arena.way,
+                arena.scratch,
+                arena.shapes,
+                arena.out,
+                self.limits,
+                first,
+                last,
+                self.parents,
+                self.ways,
+                self.failed,
+            )
+        return found & 0xFFFF_FFFF_FFFF_FFFF
+
     def _gave_up(self, reason: str) -> Exploration:
         self.result.verdict, self.result.reason = "no-verdict", reason
         return self._end()
@@ -232,8 +262,9 @@ class FastSearch:
         """The result, with all its figures."""
         result, counts = self.result, self.counts
         result.states, result.transitions = int(counts[loop.STATES]), int(counts[loop.TRANSITIONS])
-        result.digest = int(np.bitwise_xor.reduce(self.marks[self.taken != loop.EMPTY])) & 0xFFFF_FFFF_FFFF_FFFF
-        tables = (self.marks, self.taken, self.parents, self.ways, self.failed, self.created)
+        if self.digest:
+            result.digest = self._digest()
+        tables = (self.table, self.parents, self.ways, self.failed, self.created)
         result.state_bytes = sum(table.nbytes for table in tables) // result.states
         reached = self.arena.m[-1, REACHED_ROW]["reached"].tolist()
         result.reached.update({name: count for name, count in zip(REACHED, reached, strict=True) if count})

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rmaplab.check.explore import Exploration, Limits, Progress, explore
 from rmaplab.check.histories import Bounds
+from rmaplab.engine.choice import HEAD_START
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,7 +64,16 @@ def explore_stages(
         tell = None if progress is None else _teller(progress, name)
         if name == last:
             options |= {"save": save, "resume": resume and save is not None and Path(save).exists()}
-        part = explore(series, bounds, stop_at_first=stop_at_first, progress=tell, limits=left, **options)
+        spent = 0 if total is None else total.seconds
+        part = explore(
+            series,
+            bounds,
+            stop_at_first=stop_at_first,
+            progress=tell,
+            limits=left,
+            head_start=HEAD_START - spent,
+            **options,
+        )
         part.stage = name
         if total is None:
             total = Exploration(part.series, bounds)

@@ -15,6 +15,7 @@ from rmaplab.check.explore import Limits, explore
 from rmaplab.check.histories import CORE, OPERATIONS, Bounds
 from rmaplab.check.stages import explore_stages, stages
 from rmaplab.cli.common import (
+    add_engine,
     add_logic,
     add_only,
     add_output,
@@ -74,6 +75,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scenario", metavar="SCENARIO", nargs="?", help="start from where this *.rmap file ends")
     add_logic(parser)
     add_bounds(parser)
+    add_engine(parser)
     parser.add_argument("--all", action="store_true", help="go on after the first violation, to find every kind")
     add_only(parser)
     parser.add_argument("--save", metavar="FILE", help="keep what is known there, every minute and at the end")
@@ -99,6 +101,7 @@ def run(args: argparse.Namespace) -> int:
             "only": given_only(args),
             "limits": Limits(args.max_states, args.time, args.memory),
             "resume": args.resume,
+            "engine": args.engine,
         }
         if start is None and bounds is None:
             result = explore_stages(args.series, stages(args.fail_alloc), save=args.save, progress=show, **options)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from rmaplab.check.invariants import HARM, INVARIANTS
+from rmaplab.engine.choice import ENGINES
 from rmaplab.errors import InputError, UsageError
 from rmaplab.report.documents import stamp
 from rmaplab.series import DEFAULT
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = [
+    "add_engine",
     "add_logic",
     "add_only",
     "add_output",
@@ -61,6 +63,17 @@ def add_logic(parser: argparse.ArgumentParser, *, several: bool = False, default
         action="append" if several else "store",
         default=None if several else default,
         help=f"the kernel's logic: a series (see `rmaplab list series`) or a file that subclasses one; {what}",
+    )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """``--engine``, which chooses between the specification and the fast engine."""
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="reference: the specification itself; fast: the compiled engine that is held equal to it (extra `fast`); "
+        "auto (default): the engine if there is much to do and it can do it",
     )
 
 

@@ -2,15 +2,13 @@
 """How the engine's functions are compiled, and where the result is kept.
 
 Numba remembers a compiled function by the file that it stands in, and does
-not notice when a function that it calls was changed in another.  So the
-engine keeps what it compiles in a folder of the user's cache that is named
-after all of its sources and the release of Numba.
+not notice when a function that it calls was changed in another.  So what is
+compiled is kept in a folder that is named after all of the engine's sources
+and the release of Numba (:func:`rmaplab.engine.choice.cache_folder`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -18,32 +16,21 @@ import numba
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 
+from rmaplab.engine.choice import cache_folder
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["cache_folder", "compiled", "entry"]
+__all__ = ["compiled", "entry"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def cache_folder(package: Path = Path(__file__).parent) -> Path:
-    """The folder for compiled functions of these very sources: those of the engine, and of a package in it."""
-    told = os.environ.get("NUMBA_CACHE_DIR")
-    if told:
-        return Path(told)
-    digest = hashlib.sha256(numba.__version__.encode())
-    for folder in dict.fromkeys((Path(__file__).parent, package)):
-        for source in sorted(folder.glob("*.py")):
-            digest.update(source.read_bytes())
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "rmaplab" / "engine" / digest.hexdigest()[:16]
-
-
 def entry(function: Callable[P, R]) -> Callable[P, R]:
     """A function that Python calls: compiled at its first call, and kept on disk; it runs without Python's lock."""
     numba.config.CACHE_DIR = str(cache_folder(Path(function.__code__.co_filename).parent))
-    made: Callable[P, R] = numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    made: Callable[P, R] = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
     return made
 
 
@@ -53,7 +40,14 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     Numbers are passed as 64-bit integers whatever field they were read from,
     so that there is one version of each function.
     """
-    made = numba.njit(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, pipeline_class=_PartCompiler)(function)
+    made = numba.njit(
+        nogil=True,
+        error_model="numpy",
+        _nrt=False,
+        no_cpython_wrapper=True,
+        no_cfunc_wrapper=True,
+        pipeline_class=_PartCompiler,
+    )(function)
     resolve, customize = made.get_call_template, made._compiler._customize_flags
 
     def get_call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:  # noqa: ANN401 (Numba's own)
@@ -69,7 +63,11 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
         part.target_context.insert_user_function(part.entry_point, part.fndesc, [part.library])
         made.overloads[tuple(part.signature.args)] = part
 
-    made.get_call_template, made.add_overload, made._compiler._customize_flags = get_call_template, add_overload, flags
+    made.get_call_template, made.add_overload, made._compiler._customize_flags = (
+        get_call_template,
+        add_overload,
+        flags,
+    )
     result: Callable[P, R] = made
     return result
 

@@ -166,9 +166,7 @@ def mremap_at(
 
 
 @compiled
-def move_vma(
-    m: Rows, c: Avcs, mm: int, addr: int, old_len: int, new_len: int, new_addr: int, dontunmap: bool
-) -> int:
+def move_vma(m: Rows, c: Avcs, mm: int, addr: int, old_len: int, new_len: int, new_addr: int, dontunmap: bool) -> int:
     """Move (a part of) one VMA to a place that is free now."""
     vma = vma_lookup(m, mm, addr)
     if not vma:

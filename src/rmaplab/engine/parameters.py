@@ -10,6 +10,7 @@ with any other definition has logic of its own, and runs on the specification.
 
 from __future__ import annotations
 
+from types import FunctionType
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.kernel import Kernel
@@ -17,7 +18,7 @@ from rmaplab.kernel import Kernel
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["parameters_of", "unknown_function"]
+__all__ = ["parameters_of", "patched_function", "unknown_function"]
 
 
 class _Known(NamedTuple):
@@ -185,6 +186,15 @@ def unknown_function(series: type[Kernel]) -> str:
                 return name
             if not known.goes_on:
                 break
+    return ""
+
+
+def patched_function(series: type[Kernel]) -> str:
+    """A function that somebody has put in the place of a class's own while the program ran; empty if there is none."""
+    for base in series.__mro__[:-1]:
+        for name, value in vars(base).items():
+            if isinstance(value, FunctionType) and value.__qualname__ != f"{base.__qualname__}.{name}":
+                return name
     return ""
 
 

@@ -364,51 +364,63 @@ def _recycle_avc(m: Rows, c: Avcs, avc: int) -> None:
 @compiled
 def settle(m: Rows, c: Avcs) -> None:
     """Recycle what was retired and what nothing points to any more."""
+    if not m[MACHINE].retired and not m[MACHINE].retired_avc:
+        return
+    _mark_named(m, c)
     avc, m[MACHINE].retired_avc = m[MACHINE].retired_avc, 0
     while avc:
-        later = c[avc].earlier
-        if _avc_is_named(m, c, avc):
+        following = c[avc].earlier
+        if c[avc].later:
+            c[avc].later = 0
             c[avc].earlier = m[MACHINE].retired_avc
             m[MACHINE].retired_avc = avc
         else:
             _recycle_avc(m, c, avc)
-        avc = later
+        avc = following
     row, m[MACHINE].retired = m[MACHINE].retired, 0
     while row:
-        later = m[row].key
-        if _row_is_named(m, c, row):
+        following = m[row].key
+        if m[row].up:
+            m[row].up = 0
             m[row].key = m[MACHINE].retired
             m[MACHINE].retired = row
         else:
             free_row(m, row)
-        row = later
+        row = following
 
 
 @compiled
-def _avc_is_named(m: Rows, c: Avcs, avc: int) -> bool:
+def _mark_named(m: Rows, c: Avcs) -> None:
+    """Set ``up`` of retired objects, and ``later`` of retired AVCs, that something points to."""
     for row in range(FIRST, m[MACHINE].used):
         kind = m[row].kind
-        if (kind == VMA or kind == RANGE) and (m[row].head == avc or m[row].tail == avc):
-            return True
-    for other in range(1, m[MACHINE].used_avcs):
-        if other != avc and c[other].anon_vma > 0 and (c[other].before == avc or c[other].after == avc):
-            return True
-    return False
+        if kind == VMA or kind == RANGE:
+            _mark_avc(c, m[row].head)
+            _mark_avc(c, m[row].tail)
+        if m[row].freed:
+            continue
+        if kind == VMA:
+            _mark_row(m, m[row].anon_vma)
+        elif kind == ANON_VMA:
+            _mark_row(m, m[row].root)
+            _mark_row(m, m[row].parent)
+        elif kind == FOLIO:
+            _mark_row(m, m[row].mapping)
+    for avc in range(1, m[MACHINE].used_avcs):
+        if c[avc].anon_vma > 0:
+            _mark_row(m, c[avc].vma)
+            _mark_row(m, c[avc].anon_vma)
+            _mark_avc(c, c[avc].before)
+            _mark_avc(c, c[avc].after)
 
 
 @compiled
-def _row_is_named(m: Rows, c: Avcs, row: int) -> bool:
-    for other in range(FIRST, m[MACHINE].used):
-        kind = m[other].kind
-        if other == row or m[other].freed:
-            continue
-        if kind == VMA and m[other].anon_vma == row:
-            return True
-        if kind == ANON_VMA and (m[other].root == row or m[other].parent == row):
-            return True
-        if kind == FOLIO and m[other].mapping == row:
-            return True
-    for avc in range(1, m[MACHINE].used_avcs):
-        if c[avc].vma == row or abs(c[avc].anon_vma) == row:
-            return True
-    return False
+def _mark_row(m: Rows, row: int) -> None:
+    if row and m[row].freed:
+        m[row].up = 1
+
+
+@compiled
+def _mark_avc(c: Avcs, avc: int) -> None:
+    if avc and c[avc].anon_vma < 0 and c[avc].range <= 0:
+        c[avc].later = 1

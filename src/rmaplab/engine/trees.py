@@ -16,7 +16,16 @@ from __future__ import annotations
 from rmaplab.engine.jit import compiled
 from rmaplab.engine.rows import RANGE, Rows
 
-__all__ = ["raise_top", "tree_first", "tree_floor", "tree_insert", "tree_last", "tree_next", "tree_prev", "tree_remove"]
+__all__ = [
+    "raise_top",
+    "tree_first",
+    "tree_floor",
+    "tree_insert",
+    "tree_last",
+    "tree_next",
+    "tree_prev",
+    "tree_remove",
+]
 
 
 @compiled

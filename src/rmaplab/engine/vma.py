@@ -389,7 +389,9 @@ def vma_modify_flags(m: Rows, c: Avcs, vma: int, start: int, end: int, flags: in
 
 
 @compiled
-def copy_vma(m: Rows, c: Avcs, vma: int, start: int, end: int, pgoff: int, keep_source: bool) -> tuple[int, int, bool]:
+def copy_vma(
+    m: Rows, c: Avcs, vma: int, start: int, end: int, pgoff: int, keep_source: bool
+) -> tuple[int, int, bool]:
     """A VMA like ``vma`` for the free range [start, end), where mremap moves its pages.
 
     The VMA at the new place (0: out of memory), the one at the old, and

@@ -122,6 +122,7 @@ def check_document(result: Exploration) -> Document:
     """Body of ``kind: check``."""
     return {
         "series": result.series,
+        "engine": result.engine,
         "verdict": result.verdict,
         "reason": result.reason or None,
         "interrupted": result.interrupted,

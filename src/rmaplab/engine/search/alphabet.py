@@ -11,6 +11,7 @@ from __future__ import annotations
 from errno import EINVAL
 
 from rmaplab.engine import calls
+from rmaplab.engine.choice import OPERATIONS
 from rmaplab.engine.jit import compiled
 from rmaplab.engine.mmap import PRIVATE_ANONYMOUS_FLAGS, SET_FLAGS
 from rmaplab.engine.pagetable import is_present, pte_get
@@ -29,13 +30,13 @@ __all__ = [
     "EXIT",
     "FORK",
     "FORK_ADVICE",
+    "HAS",
     "MADVISE",
     "MMAP",
     "MPROTECT",
     "MREMAP",
     "MUNMAP",
     "ONLY_FORK_FAILS",
-    "OPERATIONS",
     "PROMISES",
     "READ",
     "RIGHTS",
@@ -55,12 +56,7 @@ FORK_ADVICE = ("dontfork", "dofork", "wipeonfork", "keeponfork")
 VM_READ, VM_WRITE, VM_EXEC, VM_DONTCOPY, VM_WIPEONFORK = 0x1, 0x2, 0x4, 0x20000, 0x2000000
 
 # What a history is made of, as bits.
-OPERATIONS = {
-    name: 1 << at
-    for at, name in enumerate(
-        ("exit", "fork", "mmap", "mprotect", "munmap", "read", "write", "rwx", "half", "mremap", "fork-advice")
-    )
-}
+HAS = {name: 1 << at for at, name in enumerate(OPERATIONS)}
 HAS_EXIT, HAS_FORK, HAS_MMAP, HAS_MPROTECT, HAS_MUNMAP, HAS_READ, HAS_WRITE = (1 << at for at in range(7))
 HAS_RWX, HAS_HALF, HAS_MREMAP, HAS_FORK_ADVICE = (1 << at for at in range(7, 11))
 
@@ -217,7 +213,9 @@ def _access(rights: int) -> int:
 
 
 @compiled
-def _on_targets(m: Rows, bounds: Rows, process: int, area: int, first: int, last: int, steps: Rows, count: int) -> int:
+def _on_targets(
+    m: Rows, bounds: Rows, process: int, area: int, first: int, last: int, steps: Rows, count: int
+) -> int:
     """Where pages can move to: each other area's place, and the one apart."""
     start = _start(bounds, area) + first * PAGE_SIZE
     size = (last - first + 1) * PAGE_SIZE

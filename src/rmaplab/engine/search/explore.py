@@ -25,13 +25,15 @@ from rmaplab.engine.search.alphabet import (
     with_plan,
 )
 from rmaplab.engine.search.fingerprint import fingerprint
+from rmaplab.engine.search.naming import scratch
+from rmaplab.engine.search.packed import KEYS, LONGEST, mark
 from rmaplab.engine.search.judge import judge
 
 __all__ = [
+    "AGAIN",
     "CHUNK",
     "CRASH",
     "DANGLING",
-    "EMPTY",
     "HALF",
     "FOUND",
     "LEAKED",
@@ -40,14 +42,16 @@ __all__ = [
     "STATES",
     "TRANSITIONS",
     "Arena",
+    "digest",
     "enter_start",
     "expand",
     "grow_table",
 ]
 
+WORDS, HALF_WORDS = ROW.itemsize // 8, AVC.itemsize // 4
 CHUNK = 32  # states after which a violation ends the search
 CRASH = 45
-EMPTY = 255  # failures of a place in the table that holds no state
+AGAIN = 0x80  # of a state's failures: it was met before with more of them
 TRANSITIONS, POINTS, HALF, LEAKED, DANGLING, STATES, FOUND, NUMBERS = range(8)  # places in the array of counts
 
 
@@ -57,63 +61,66 @@ class Arena:
     def __init__(self, depth: int, room: int) -> None:
         self.m = np.zeros((depth + 2, room), ROW)
         self.c = np.zeros((depth + 2, 2 * room), AVC)
-        self.flat_m = self.m.view(np.int64).reshape(depth + 2, room, ROW.itemsize // 8)
-        self.flat_c = self.c.view(np.int32).reshape(depth + 2, 2 * room, AVC.itemsize // 4)
+        self.flat_m = self.m.view(np.int64).reshape(depth + 2, room * WORDS)
+        self.flat_c = self.c.view(np.int32).reshape(depth + 2, 2 * room * HALF_WORDS)
         self.way = np.full(depth + 2, -1, np.int64)  # the numbers of the states on the way
-        self.scratch = np.zeros((room, 4), np.int64)
+        self.scratch = scratch(room)
         self.shapes = np.zeros(64 * room, np.int64)
+        self.out = np.zeros(4 * LONGEST, np.int64)
+        self.keys = KEYS
         self.steps = np.zeros(1 << 14, np.int64)
 
 
 @compiled
 def _copy(flat_m: Rows, flat_c: Rows, m: Rows, source: int, target: int) -> None:
     """Make one machine like another, but for its parameters and what it has reached."""
-    for row in range(MACHINE, m[source, MACHINE].used):
-        for at in range(12):
-            flat_m[target, row, at] = flat_m[source, row, at]
-    for avc in range(1, m[source, MACHINE].used_avcs):
-        for at in range(7):
-            flat_c[target, avc, at] = flat_c[source, avc, at]
+    from_m, to_m = flat_m[source], flat_m[target]
+    for at in range(MACHINE * WORDS, m[source, MACHINE].used * WORDS):
+        to_m[at] = from_m[at]
+    from_c, to_c = flat_c[source], flat_c[target]
+    for at in range(HALF_WORDS, m[source, MACHINE].used_avcs * HALF_WORDS):
+        to_c[at] = from_c[at]
 
 
 # --- the table of states ---------------------------------------------------------------------------
 
 
 @compiled
-def _place(marks: Rows, taken: Rows, mark: int) -> int:
-    """Where a fingerprint is in the table, or may be put."""
-    mask = len(marks) - 1
-    at = (mark ^ (mark >> 32)) & mask
-    while taken[at] != EMPTY and marks[at] != mark:
+def _place(table: Rows, key: int) -> int:
+    """Where a state is in the table, or may be put."""
+    mask = len(table) - 1
+    at = (key ^ (key >> 32)) & mask
+    while table[at, 1] and table[at, 0] != key:
         at = (at + 1) & mask
     return at
 
 
 @entry
-def grow_table(marks: Rows, taken: Rows, new_marks: Rows, new_taken: Rows) -> None:
+def grow_table(table: Rows, larger: Rows) -> None:
     """Enter all states of a table into a larger one."""
-    for at in range(len(marks)):
-        if taken[at] != EMPTY:
-            to = _place(new_marks, new_taken, marks[at])
-            new_marks[to] = marks[at]
-            new_taken[to] = taken[at]
+    for at in range(len(table)):
+        if table[at, 1]:
+            to = _place(larger, table[at, 0])
+            larger[to, 0] = table[at, 0]
+            larger[to, 1] = table[at, 1]
 
 
 @entry
-def enter_start(m: Rows, c: Avcs, scratch: Rows, shapes: Rows, marks: Rows, taken: Rows) -> int:
-    """Enter the state to start from; its fingerprint."""
-    mark = fingerprint(m, c, scratch, shapes, False)
-    at = _place(marks, taken, mark)
-    marks[at] = mark
-    taken[at] = 0
-    return mark
+def enter_start(m: Rows, c: Avcs, scratch: Rows, shapes: Rows, out: Rows, keys: Rows, table: Rows) -> None:
+    """Enter the state to start from."""
+    key = mark(m, c, scratch, shapes, out, keys)
+    at = _place(table, key)
+    table[at, 0] = key
+    table[at, 1] = 1
 
 
 # --- the loop --------------------------------------------------------------------------------------
 
 
 @compiled
-def _go(m: Rows, c: Avcs, flat_m: Rows, flat_c: Rows, way: Rows, bounds: Rows, parents: Rows, steps: Rows, state: int) -> int:
+def _go(
+    m: Rows, c: Avcs, flat_m: Rows, flat_c: Rows, way: Rows, bounds: Rows, parents: Rows, steps: Rows, state: int
+) -> int:
     """Take the machines to a state; the level that is it."""
     level, at = 0, state
     while at:
@@ -133,7 +140,7 @@ def _go(m: Rows, c: Avcs, flat_m: Rows, flat_c: Rows, way: Rows, bounds: Rows, p
 
 
 @compiled
-def _judged(m: Rows, c: Avcs, bounds: Rows, known: bool) -> int:
+def _judged(m: Rows, c: Avcs, s: Rows, bounds: Rows, known: bool) -> int:
     """The violations that count after a call, as bits; a state that is known was judged."""
     if m[MACHINE].crashed:
         return 1 << CRASH
@@ -142,7 +149,7 @@ def _judged(m: Rows, c: Avcs, bounds: Rows, known: bool) -> int:
         found |= 1 << 29
         m[MACHINE].number_held = 0
     if found or not known:
-        found |= judge(m, c, bounds[PROMISES])
+        found |= judge(m, c, s, bounds[PROMISES])
     return found & bounds[ALLOWED]
 
 
@@ -162,12 +169,13 @@ def _take(
     c: Avcs,
     scratch: Rows,
     shapes: Rows,
+    out: Rows,
+    keys: Rows,
     bounds: Rows,
     state: int,
     step: int,
     failures: int,
-    marks: Rows,
-    taken: Rows,
+    table: Rows,
     parents: Rows,
     ways: Rows,
     failed: Rows,
@@ -178,13 +186,12 @@ def _take(
     """Make one transition, and enter the state it leads to unless it is known."""
     counts[TRANSITIONS] += 1
     rc = make_step(m, c, bounds, step)
-    mark = at = 0
-    known = False
+    key = at = known = 0
     if not m[MACHINE].crashed:
-        mark = fingerprint(m, c, scratch, shapes, False)
-        at = _place(marks, taken, mark)
-        known = taken[at] != EMPTY
-    found = _judged(m, c, bounds, known)
+        key = mark(m, c, scratch, shapes, out, keys)
+        at = _place(table, key)
+        known = table[at, 1]
+    found = _judged(m, c, scratch, bounds, known > 0)
     if found:
         number = counts[FOUND]
         bad[number, 0] = state
@@ -192,16 +199,15 @@ def _take(
         bad[number, 2] = found
         counts[FOUND] = number + 1
         return
-    if known and taken[at] <= failures:
+    if known and known <= failures + 1:
         return
-    if not known:
-        counts[STATES] += 1
-        marks[at] = mark
-    taken[at] = failures
+    counts[STATES] += known == 0
+    table[at, 0] = key
+    table[at, 1] = failures + 1
     number = counts[NUMBERS]
     parents[number] = state
     ways[number] = step
-    failed[number] = failures
+    failed[number] = failures | (AGAIN if known else 0)
     created[number] = created[state] + (step & 15 == FORK and rc > 0)
     counts[NUMBERS] = number + 1
 
@@ -215,13 +221,14 @@ def expand(
     way: Rows,
     scratch: Rows,
     shapes: Rows,
+    out: Rows,
+    keys: Rows,
     steps: Rows,
     bounds: Rows,
     first: int,
     last: int,
     budget: int,
-    marks: Rows,
-    taken: Rows,
+    table: Rows,
     parents: Rows,
     ways: Rows,
     failed: Rows,
@@ -240,16 +247,34 @@ def expand(
     state = first
     while state < last:
         if (state - first) % CHUNK == 0:
-            full = 2 * counts[STATES] > len(marks) - (1 << 17) or counts[NUMBERS] > len(parents) - (1 << 17)
+            full = 2 * counts[STATES] > len(table) - (1 << 17) or counts[NUMBERS] > len(parents) - (1 << 17)
             if counts[FOUND] or counts[TRANSITIONS] > until or full:
                 return state
         level = _go(m, c, flat_m, flat_c, way, bounds, parents, ways, state)
-        failures = failed[state]
+        failures = failed[state] & ~AGAIN
         number = steps_from(m[level], bounds, created[state], steps)
         for at in range(number):
             step = steps[at]
             _copy(flat_m, flat_c, m, level, work)
-            _take(own_m, own_c, scratch, shapes, bounds, state, step, failures, marks, taken, parents, ways, failed, created, counts, bad)
+            _take(
+                own_m,
+                own_c,
+                scratch,
+                shapes,
+                out,
+                keys,
+                bounds,
+                state,
+                step,
+                failures,
+                table,
+                parents,
+                ways,
+                failed,
+                created,
+                counts,
+                bad,
+            )
             allocations = own_m[SLAB].count
             if failures >= bounds[BOUND_FAILURES] or (bounds[ONLY_FORK_FAILS] and step & 15 != FORK):
                 continue
@@ -257,8 +282,23 @@ def expand(
                 _copy(flat_m, flat_c, m, level, work)
                 half_built, links = own_m[REACHED].reached[HALF_BUILT], own_m[SLAB].live_avcs
                 _take(
-                    own_m, own_c, scratch, shapes, bounds, state, with_plan(step, n, 0), failures + 1,
-                    marks, taken, parents, ways, failed, created, counts, bad,
+                    own_m,
+                    own_c,
+                    scratch,
+                    shapes,
+                    out,
+                    keys,
+                    bounds,
+                    state,
+                    with_plan(step, n, 0),
+                    failures + 1,
+                    table,
+                    parents,
+                    ways,
+                    failed,
+                    created,
+                    counts,
+                    bad,
                 )
                 counts[POINTS] += 1
                 counts[HALF] += own_m[REACHED].reached[HALF_BUILT] > half_built
@@ -268,8 +308,49 @@ def expand(
                 if own_m[SLAB].failed > 1:
                     _copy(flat_m, flat_c, m, level, work)
                     _take(
-                        own_m, own_c, scratch, shapes, bounds, state, with_plan(step, n, 1), failures + 1,
-                        marks, taken, parents, ways, failed, created, counts, bad,
+                        own_m,
+                        own_c,
+                        scratch,
+                        shapes,
+                        out,
+                        keys,
+                        bounds,
+                        state,
+                        with_plan(step, n, 1),
+                        failures + 1,
+                        table,
+                        parents,
+                        ways,
+                        failed,
+                        created,
+                        counts,
+                        bad,
                     )
         state += 1
     return state
+
+
+@entry
+def digest(
+    m: Rows,
+    c: Avcs,
+    flat_m: Rows,
+    flat_c: Rows,
+    way: Rows,
+    scratch: Rows,
+    shapes: Rows,
+    out: Rows,
+    bounds: Rows,
+    first: int,
+    last: int,
+    parents: Rows,
+    ways: Rows,
+    failed: Rows,
+) -> int:
+    """The exclusive or of the fingerprints of the states [first, last)."""
+    sum_of_all = 0
+    for state in range(first, last):
+        if failed[state] & AGAIN == 0:
+            level = _go(m, c, flat_m, flat_c, way, bounds, parents, ways, state)
+            sum_of_all ^= fingerprint(m[level], c[level], scratch, shapes, out, False)
+    return sum_of_all

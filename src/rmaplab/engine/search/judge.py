@@ -4,6 +4,9 @@
 What each says and where it is from stands in :mod:`rmaplab.check.invariants`
 and ``page_invariants``.  All are looked at; whoever asks drops those that the
 series does not promise.  States are small: lists are searched from the front.
+
+What can be counted from the other side is counted first, in ``s`` (see
+:mod:`rmaplab.engine.search.naming`).
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from rmaplab.engine.jit import compiled
 from rmaplab.engine.memory import linear_page_index
 from rmaplab.engine.pagetable import is_anon
 from rmaplab.engine.rmap import vma_lookup
-from rmaplab.engine.rows import ANON_VMA, FIRST, MACHINE, MM, PARAMS, SLAB, VMA, Avcs, Rows
+from rmaplab.engine.rows import ANON_VMA, FIRST, LEAF, MACHINE, MM, PARAMS, SLAB, VMA, Avcs, Rows
+from rmaplab.engine.search.naming import BELOW, CHILDREN, FIRST_USER, USERS, Scratch
 from rmaplab.engine.trees import tree_first, tree_next
 
 __all__ = ["HAS_ROOT_LOCK", "judge"]
@@ -24,20 +28,49 @@ HAS_ROOT_LOCK = 1  # of ``promises``: roots are pinned
 
 
 @compiled
-def judge(m: Rows, c: Avcs, promises: int) -> int:
+def _count(m: Rows, s: Scratch) -> None:
+    """Of anon_vmas the VMAs and children that name them, of folios the entries that map them."""
+    used = m[MACHINE].used
+    for row in range(FIRST, used):
+        s[row, USERS] = s[row, CHILDREN] = s[row, BELOW] = s[row, FIRST_USER] = 0
+    for row in range(FIRST, used):
+        kind = m[row].kind
+        if kind == VMA:
+            own = m[row].anon_vma
+            if own and m[row].attached and not m[row].freed:
+                s[own, USERS] += 1
+                if not s[own, FIRST_USER]:
+                    s[own, FIRST_USER] = row
+        elif kind == ANON_VMA:
+            if not m[row].freed:
+                s[m[row].parent, CHILDREN] += m[row].entries > 0
+                s[m[row].root, BELOW] += m[row].root != row
+        elif kind == LEAF:
+            at, left = 0, m[row].present
+            while left:
+                entry = m[row].pte[at]
+                if entry:
+                    left -= 1
+                    s[entry >> 1, USERS] += 1
+                at += 1
+
+
+@compiled
+def judge(m: Rows, c: Avcs, s: Scratch, promises: int) -> int:
     """Every invariant that does not hold now."""
+    _count(m, s)
     found = listed = faulted = 0
     if not m[MACHINE].first_process and (m[SLAB].live_anon_vmas or m[SLAB].live_avcs):
         found = 1 << 40
     for vma in range(FIRST, m[MACHINE].used):
         if m[vma].kind == VMA and m[vma].attached and not m[vma].freed:
-            found |= _judge_vma(m, c, vma)
+            found |= _judge_vma(m, c, s, vma)
             listed += m[vma].length
             faulted += m[vma].anon_vma != 0
     in_trees = active = children = linked = 0
     for anon_vma in range(FIRST, m[MACHINE].used):
         if m[anon_vma].kind == ANON_VMA and not m[anon_vma].freed:
-            found |= _judge_anon_vma(m, c, anon_vma, promises)
+            found |= _judge_anon_vma(m, c, s, anon_vma, promises)
             in_trees += m[anon_vma].entries
             active += m[anon_vma].num_active_vmas
             children += m[anon_vma].num_children
@@ -50,7 +83,7 @@ def judge(m: Rows, c: Avcs, promises: int) -> int:
         found |= 1 << 16
     for mm in range(FIRST, m[MACHINE].used):
         if m[mm].kind == MM and m[mm].users > 0:
-            found |= _judge_pages(m, c, mm)
+            found |= _judge_pages(m, c, s, mm)
     return found
 
 
@@ -68,8 +101,16 @@ def _in_chain(m: Rows, c: Avcs, vma: int, anon_vma: int) -> bool:
 
 
 @compiled
-def _judge_vma(m: Rows, c: Avcs, vma: int) -> int:
+def _judge_vma(m: Rows, c: Avcs, s: Scratch, vma: int) -> int:
     found, own = 0, m[vma].anon_vma
+    if own and s[own, USERS] > 1:
+        other = s[own, FIRST_USER]
+        if m[vma].vm_mm != m[other].vm_mm:
+            found |= 1 << 43
+        if other != vma and _chains_differ(m, c, other, vma):
+            found |= 1 << 8
+        if _is_unmoved(m, vma) and _overlaps_next(m, vma):
+            found |= 1 << 9
     if (own == 0) != (m[vma].length == 0):
         found |= 1 << 3
     if own and not _in_chain(m, c, vma, own):
@@ -141,22 +182,9 @@ def _overlaps_next(m: Rows, vma: int) -> bool:
 
 
 @compiled
-def _judge_anon_vma(m: Rows, c: Avcs, anon_vma: int, promises: int) -> int:
-    found = users = children = below = first = 0
-    for row in range(FIRST, m[MACHINE].used):
-        if m[row].kind == VMA and m[row].attached and not m[row].freed and m[row].anon_vma == anon_vma:
-            users += 1
-            if not first:
-                first = row
-            elif m[row].vm_mm != m[first].vm_mm:
-                found |= 1 << 43
-            if first != row and _chains_differ(m, c, first, row):
-                found |= 1 << 8
-            if _is_unmoved(m, row) and _overlaps_next(m, row):
-                found |= 1 << 9
-        elif m[row].kind == ANON_VMA and not m[row].freed:
-            children += m[row].entries > 0 and m[row].parent == anon_vma
-            below += row != anon_vma and m[row].root == anon_vma
+def _judge_anon_vma(m: Rows, c: Avcs, s: Scratch, anon_vma: int, promises: int) -> int:
+    found = 0
+    users, children, below = s[anon_vma, USERS], s[anon_vma, CHILDREN], s[anon_vma, BELOW]
     linked = m[anon_vma].entries > 0
     parent, root = m[anon_vma].parent, m[anon_vma].root
     if linked and m[parent].root != root:
@@ -203,19 +231,23 @@ def _has_avc(m: Rows, c: Avcs, vma: int, avc: int) -> bool:
 
 
 @compiled
-def _judge_pages(m: Rows, c: Avcs, mm: int) -> int:
+def _judge_pages(m: Rows, c: Avcs, s: Scratch, mm: int) -> int:
     found = 0
     leaf = tree_first(m, m[mm].leaves)
     while leaf:
-        for at in range(16):
-            if is_anon(m[leaf].pte[at]):
-                found |= _judge_page(m, c, mm, (m[leaf].key << 16) + (at << 12), m[leaf].pte[at])
+        at, left = 0, m[leaf].present
+        while left:
+            entry = m[leaf].pte[at]
+            left -= entry != 0
+            if is_anon(entry):
+                found |= _judge_page(m, c, s, mm, (m[leaf].key << 16) + (at << 12), entry)
+            at += 1
         leaf = tree_next(m, leaf)
     return found
 
 
 @compiled
-def _judge_page(m: Rows, c: Avcs, mm: int, address: int, entry: int) -> int:
+def _judge_page(m: Rows, c: Avcs, s: Scratch, mm: int, address: int, entry: int) -> int:
     found, folio = 0, entry >> 1
     mapping, index = m[folio].mapping, m[folio].index
     if mapping and m[mapping].freed:
@@ -225,7 +257,7 @@ def _judge_page(m: Rows, c: Avcs, mm: int, address: int, entry: int) -> int:
         return found | 1 << 30 | 1 << 44
     if not _is_visited(m, c, folio, vma, address):
         found |= 1 << 30
-    number = _entries_of(m, folio)
+    number = s[folio, USERS]
     if m[folio].mapcount != number:
         found |= 1 << 41
     if number > 1 and (m[folio].exclusive or entry & 1):
@@ -253,17 +285,3 @@ def _is_visited(m: Rows, c: Avcs, folio: int, vma: int, address: int) -> bool:
             return m[PARAMS].lists == 1 or place <= index
         avc = c[avc].after
     return False
-
-
-@compiled
-def _entries_of(m: Rows, folio: int) -> int:
-    """How many page-table entries map a folio."""
-    number = 0
-    for mm in range(FIRST, m[MACHINE].used):
-        if m[mm].kind == MM and m[mm].users > 0:
-            leaf = tree_first(m, m[mm].leaves)
-            while leaf:
-                for at in range(16):
-                    number += m[leaf].pte[at] >> 1 == folio
-                leaf = tree_next(m, leaf)
-    return number

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whether an exploration can run on the fast engine, and the way to it; the engine is loaded when it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rmaplab.check.registry import INVARIANTS
+from rmaplab.engine.choice import OPERATIONS, is_compiled, why_not
+from rmaplab.series import find
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rmaplab.check.expand import Question
+    from rmaplab.check.explore import Exploration, Limits, Progress
+
+__all__ = ["explore_fast", "fast_is_compiled", "why_not_fast"]
+
+JUDGED = 53
+"""The invariants AV-001 to AV-053 are those that the engine judges by."""
+
+
+def why_not_fast(question: Question, *, kept: bool) -> str:
+    """Why an exploration cannot run on the engine; empty if it can.  ``kept``: by others, or in a file."""
+    series, bounds = find(question.series), question.bounds
+    if reason := why_not(series):
+        return reason
+    if kept:
+        return "what is saved, or done on a cluster, runs on the specification"
+    if unknown := [name for name in bounds.operations if name not in OPERATIONS]:
+        return f"the fast engine has no {', '.join(unknown)}"
+    if bounds.areas > 7 or bounds.pages > 16 or bounds.processes > 60 or bounds.calls > 100:
+        return "the fast engine has no room for such bounds"
+    if added := [ident for ident in INVARIANTS if int(ident[3:]) > JUDGED]:
+        return f"the fast engine does not know {', '.join(added)}"
+    return ""
+
+
+def fast_is_compiled() -> bool:
+    """Whether the engine can explore at once."""
+    return is_compiled("search/explore.py", "expand")
+
+
+def explore_fast(
+    question: Question,
+    *,
+    stop_at_first: bool,
+    limits: Limits | None,
+    progress: Callable[[Progress], None] | None,
+    digest: bool = True,
+) -> Exploration:
+    """Explore on the engine; see :func:`rmaplab.check.explore.explore`."""
+    from rmaplab.check.fast_explore import ROOM, FastSearch
+
+    room = ROOM
+    while True:
+        try:
+            return FastSearch(question, room=room, digest=digest).run(
+                stop_at_first=stop_at_first, limits=limits, progress=progress
+            )
+        except MemoryError:
+            if room > 1 << 16:
+                raise
+            room *= 4

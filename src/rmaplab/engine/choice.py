@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whether the engine is there, is compiled, and knows a series: what can be told without loading Numba."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rmaplab.engine.parameters import patched_function, unknown_function
+
+if TYPE_CHECKING:
+    from rmaplab.kernel import Kernel
+
+__all__ = ["ENGINES", "HEAD_START", "MISSING", "OPERATIONS", "cache_folder", "is_compiled", "why_not"]
+
+ENGINES = ("auto", "fast", "reference")
+HEAD_START = 2.0
+"""Seconds that `auto` gives the specification before it turns to the engine, which takes as long to load."""
+
+MISSING = "the fast engine takes Numba, which is not here: pip install 'rmaplab[fast]'"
+OPERATIONS = ("exit", "fork", "mmap", "mprotect", "munmap", "read", "write", "rwx", "half", "mremap", "fork-advice")
+"""What histories on the engine can be made of."""
+
+_HERE = Path(__file__).parent
+
+
+def cache_folder(package: Path = _HERE) -> Path:
+    """Where compiled functions of these very sources are kept: those of the engine, and of a package in it.
+
+    Beside the sources if they can be written there, else in the user's cache.
+    """
+    told = os.environ.get("NUMBA_CACHE_DIR")
+    if told:
+        return Path(told)
+    digest = hashlib.sha256(f"{metadata.version('numba')} {sys.version}".encode())
+    for folder in dict.fromkeys((_HERE, package)):
+        for source in sorted(folder.glob("*.py")):
+            digest.update(source.read_bytes())
+    name = f"compiled-{digest.hexdigest()[:16]}"
+    if os.access(package, os.W_OK):
+        return package / "__pycache__" / name
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "rmaplab" / name
+
+
+def is_compiled(source: str, function: str) -> bool:
+    """Whether an entry of the engine, such as ``search/explore.py`` and ``expand``, is compiled already."""
+    path = _HERE / source
+    return find_spec("numba") is not None and any(cache_folder(path.parent).glob(f"**/{path.stem}.{function}-*.nbi"))
+
+
+def why_not(series: type[Kernel]) -> str:
+    """Why a series cannot run on the engine; empty if it can."""
+    if find_spec("numba") is None:
+        return MISSING
+    if not series.__module__.startswith("rmaplab."):
+        return f"{series.name} is logic of its own, which runs on the specification"
+    name = unknown_function(series) or patched_function(series)
+    return f"{series.name} has its own {name}, which the fast engine does not know" if name else ""
