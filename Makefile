@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test lint explorer coverage mutants bench bench-designs zoo nightly kernels conform workloads slab-agreement pages lock clean
+.PHONY: help demo test lint explorer coverage mutants bench bench-designs twins zoo nightly kernels conform workloads slab-agreement pages lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -19,7 +19,7 @@ help: ## list the targets
 demo: $(VENV)/.run ## set up, then run the demonstration (under a minute)
 	@$(BIN)/rmaplab demo
 
-test: lint $(VENV)/.explorer ## set up, then run the linters and all tests
+test: lint $(VENV)/.explorer $(VENV)/.engine ## set up, then run the linters and all tests
 	@$(NPM) run --silent check
 	@$(NPM) test --silent
 	$(BIN)/pytest -m alone tests/conformance
@@ -42,12 +42,15 @@ coverage: $(VENV)/.dev ## set up, then run all tests and list the branches of ke
 mutants: $(VENV)/.mutation ## set up, then print the mutation score of a sample (MUTANTS='--sample 0 --jobs 2': all)
 	@$(BIN)/python tools/mutants.py $(MUTANTS)
 
-bench: $(VENV)/.dev ## set up, then measure speed
+bench: $(VENV)/.dev $(VENV)/.engine ## set up, then measure speed
 	@$(BIN)/python -m benchmarks
 
 bench-designs: $(VENV)/.dev ## replay all workloads on all designs, and write docs/measured.md (minutes)
 	@$(BIN)/rmaplab experiment benchmarks/designs.toml --results build/designs --again --output build/designs.txt
 	@$(BIN)/python -m benchmarks.designs build/designs/results.json
+
+twins: $(VENV)/.dev $(VENV)/.engine ## set up, then hold the engine against the specification (minutes; TWINS=1000000: so many events)
+	@$(BIN)/python tests/quality/twins.py $(TWINS)
 
 zoo: $(VENV)/.dev ## set up, then look for every known bug blindly, and print what found it (minutes)
 	@$(BIN)/python tests/quality/hunting.py
@@ -114,6 +117,11 @@ $(VENV)/.explorer: $(VENV)/.dev explorer/package-lock.json
 		echo 'rmaplab: the packages named in explorer/package-lock.json could not be installed.' >&2; \
 		echo 'rmaplab: if npm was not reached: check the network; for a mirror set npm_config_registry; then run make again.' >&2; \
 		exit 1; }
+	@touch $@
+
+# The fast engine as machine code, beside its sources.
+$(VENV)/.engine: $(VENV)/.dev $(wildcard src/rmaplab/engine/*.py src/rmaplab/engine/search/*.py)
+	@$(BIN)/rmaplab doctor --compile
 	@touch $@
 
 # What mutation testing needs; it stays out of .dev, which every test run sets up.

@@ -14,12 +14,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.big_graph import BigGraph
+from benchmarks.engine_search import ALL_CALLS, FAILING, FAMILY, SMALLER, default_check, searching, times_as_fast
 from benchmarks.explorer import CHROMIUM, first_paint, slowest_step
 from rmaplab.check.explore import explore
 from rmaplab.check.fuzz import fuzz
@@ -174,6 +176,20 @@ def pages() -> list[tuple[str, str, str, Callable[[], float]]]:
     ]
 
 
+def engine() -> list[tuple[str, str, str, Callable[[], float]]]:
+    """The fast engine beside the specification; compiled beforehand, by one use."""
+    searching(replace(FAILING, calls=2))
+    smaller = replace(FAMILY, calls=8)
+    return [
+        ("engine: one VMA, six processes, fork and exit", "transitions/s", "2,000,000", partial(searching, FAMILY)),
+        ("engine: the same, four processes", "transitions/s", "2,000,000", partial(searching, SMALLER)),
+        ("engine: fork, write and exit, failures", "transitions/s", "", partial(searching, FAILING)),
+        ("engine: all calls", "transitions/s", "", partial(searching, ALL_CALLS, started=False)),
+        ("engine: six processes, times the explorer", "times", "10", partial(times_as_fast, FAMILY, smaller)),
+        ("engine: check without bounds", "s", "20", default_check),
+    ]
+
+
 def noise(rounds: int = 200_000) -> float:
     began = time.perf_counter()
     total = 0
@@ -202,6 +218,7 @@ def main() -> int:
             ("explorer, one core", "transitions/s", "15,000", lambda: exploring(1)),
             ("explorer, two workers", "% of one", "170", two_workers),
             ("explorer, a stored state", "bytes", "", bytes_of_a_state),
+            *engine(),
             ("fuzzer, one core", "calls/s", "", fuzzing),
             ("double reuse, cold start", "ms", "300", partial(cold, *DOUBLE_REUSE)),
             ("broken merge, cold start", "ms", "1000", partial(cold, *BROKEN_MERGE)),

@@ -13,7 +13,7 @@ from rmaplab.check.compare import COMPARED, compare
 from rmaplab.check.explore import Limits
 from rmaplab.cli import replay
 from rmaplab.cli.check import add_bounds, given_bounds
-from rmaplab.cli.common import add_output, emit
+from rmaplab.cli.common import add_engine, add_output, emit
 from rmaplab.cli.progress import bar
 from rmaplab.errors import UsageError
 from rmaplab.report.checking import compare_text
@@ -34,6 +34,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(name, metavar=what, help="a series, a zoo entry, or a file that subclasses one")
     parser.add_argument("traces", metavar="TRACE", nargs="*", help="workloads to compare the costs on")
     replay.add_reclaim(parser)
+    add_engine(parser)
     add_bounds(parser)
     add_output(parser)
 

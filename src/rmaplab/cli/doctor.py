@@ -2,7 +2,8 @@
 """Say what this machine can do for rmaplab, and how to get the rest.
 
 With --series: which series the running kernel follows, by its release and by
-what can be seen of it; exit code 1 if the two do not fit together.
+what can be seen of it; exit code 1 if the two do not fit together.  With
+--compile: compile the fast engine, once, so that it is ready when it is wanted.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rmaplab.cli.common import add_output, emit
-from rmaplab.errors import RmaplabError
+from rmaplab.cli.common import add_output, emit, note
+from rmaplab.engine.choice import MISSING, is_compiled
+from rmaplab.errors import RmaplabError, UsageError
 from rmaplab.realkernel.bpf import BTF
 from rmaplab.realkernel.guest.cache import KERNELS, find, missing
 from rmaplab.realkernel.hostseries import host_series
@@ -44,6 +47,7 @@ class Finding(NamedTuple):
 def prepare_parser(parser: argparse.ArgumentParser) -> None:
     """The verb's arguments."""
     parser.add_argument("--series", action="store_true", help="only say which series the running kernel follows")
+    parser.add_argument("--compile", action="store_true", help="only compile the fast engine (a minute, once)")
     add_output(parser)
 
 
@@ -51,6 +55,8 @@ def run(args: argparse.Namespace) -> int:
     """Look at everything; exit 0 whatever is missing."""
     if args.series:
         return _series(args)
+    if args.compile:
+        return _compile(args)
     findings = list(_examine())
     document: dict[str, Any] = {"checks": [finding._asdict() for finding in findings]}
     emit(args, "doctor", document, lambda: _text(findings))
@@ -65,6 +71,38 @@ def _series(args: argparse.Namespace) -> int:
         text += "  what is seen is not what the release says: a kernel with patches of its own?\n"
     emit(args, "doctor", document, lambda: text)
     return 0 if host.agrees else 1
+
+
+def _compile(args: argparse.Namespace) -> int:
+    if importlib.util.find_spec("numba") is None:
+        raise UsageError(MISSING)
+    began = time.perf_counter()
+    if not _engine().ok:
+        note(args, "compiling the fast engine; this takes about a minute, and once for each version")
+        _compile_all()
+    finding = _engine()
+    emit(args, "doctor", {"checks": [finding._asdict()]}, lambda: _text([finding]))
+    note(args, f"{time.perf_counter() - began:.0f} s")
+    return 0
+
+
+def _compile_all() -> None:
+    """Use everything once."""
+    from rmaplab.check.fast_explore import compile_search
+    from rmaplab.workload.fast_replay import compile_replay
+
+    compile_search()
+    compile_replay()
+
+
+def _engine() -> Finding:
+    """Nothing is loaded to find out."""
+    used_for = "check and replay: `--engine fast`, and where there is much to do"
+    if importlib.util.find_spec("numba") is None:
+        return Finding("fast engine", False, "no Numba", used_for, "pip install 'rmaplab[fast]'")
+    ready = is_compiled("search/explore.py", "expand") and is_compiled("replay.py", "play")
+    found = "compiled" if ready else "not compiled yet"
+    return Finding("fast engine", ready, found, used_for, "rmaplab doctor --compile")
 
 
 def _text(findings: list[Finding]) -> str:
@@ -100,6 +138,7 @@ def _examine() -> Iterator[Finding]:
         "inspect --core, --qmp, --um, --kcore",
         "pip install 'rmaplab[kernel]'",
     )
+    yield _engine()
     yield _readable("/proc/kcore", "/proc/kcore", "inspect --kcore", "run as root on a kernel with CONFIG_PROC_KCORE")
     yield _program("gcc", "conform: the program that guests run", "gcc libc6-dev")
     yield _program("qemu-system-x86_64", "conform with Debian's kernels", "qemu-system-x86")

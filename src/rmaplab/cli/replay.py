@@ -10,17 +10,18 @@ from __future__ import annotations
 import shutil
 import signal
 import tempfile
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rmaplab.cli.common import add_logic, add_output, emit, note, standard_input
-from rmaplab.cli.progress import advance, bar
+from rmaplab.cli.common import add_engine, add_logic, add_output, emit, note, standard_input
+from rmaplab.cli.progress import Bar, advance, bar
 from rmaplab.errors import InputError, UsageError
 from rmaplab.report.documents import replay_document
 from rmaplab.report.replays import replay_text
 from rmaplab.series import DEFAULT, find
+from rmaplab.workload.engines import replay_on
 from rmaplab.workload.reclaim import PATTERNS
 from rmaplab.workload.replay import Replay
 from rmaplab.workload.saved import load_replay, save_replay
@@ -48,6 +49,7 @@ def prepare_parser(parser: argparse.ArgumentParser) -> None:
     add_reclaim(parser)
     parser.add_argument("--save", metavar="FILE", help="write what is done there now and then and on Ctrl-C")
     parser.add_argument("--resume", metavar="FILE", help="go on from there, and save there")
+    add_engine(parser)
     add_logic(parser, several=True)
     add_output(parser)
 
@@ -69,6 +71,8 @@ def run(args: argparse.Namespace, kind: str = "replay") -> int:
     saved = args.resume or args.save
     if saved and (len(chosen) > 1 or "-" in args.traces):
         raise UsageError("--save and --resume: for one series and traces in files; `rmaplab experiment` keeps more")
+    if saved and args.engine == "fast":
+        raise UsageError("--engine fast: a replay that is saved runs on the specification")
     with tempfile.NamedTemporaryFile(prefix="rmaplab-", suffix=".trace") as spool:
         if "-" in args.traces:  # each series reads it anew
             shutil.copyfileobj(standard_input(), spool)
@@ -91,17 +95,26 @@ def _replay_all(args: argparse.Namespace, chosen: list[type[Kernel]], traces: li
     results: list[ReplayResult] = []
     for series in chosen:
         with bar(args, f"replay on {series.name}", " events") as progress:
-            replay = Replay(traces, series, reclaim=args.reclaim)
             saved = args.resume or args.save
-            if args.resume:
-                load_replay(Path(saved), replay)
-            with _stopped_between_events(replay) if saved else nullcontext():
-                if saved:
-                    replay.keep = partial(save_replay, Path(saved), replay)
-                results.append(replay.run(advance(progress)))
+            if not saved:
+                tell = advance(progress)
+                results.append(replay_on(args.engine, traces, series, reclaim=args.reclaim, progress=tell))
+            else:
+                results.append(
+                    _replay_saved(args, Path(saved), Replay(traces, series, reclaim=args.reclaim), progress)
+                )
         if results[-1].interrupted:
             break
     return results
+
+
+def _replay_saved(args: argparse.Namespace, saved: Path, replay: Replay, progress: Bar) -> ReplayResult:
+    """Go on from a file, if asked to, and keep what is done there."""
+    if args.resume:
+        load_replay(saved, replay)
+    replay.keep = partial(save_replay, saved, replay)
+    with _stopped_between_events(replay):
+        return replay.run(advance(progress))
 
 
 @contextmanager

@@ -283,10 +283,10 @@ def _madvise_vma_behavior(
 @compiled
 def madvise_guard_install(m: Rows, c: Avcs, vma: int, start: int, end: int) -> int:
     """Make every page of the range a guard; 0 or -ENOMEM."""
-    m[vma].vm_flags |= VM_MAYBE_GUARD
-    if m[vma].file == 0 or m[PARAMS].guards_need_anon_vma:
-        if anon_vma_prepare(m, c, vma) != 0:
-            return -ENOMEM
+    if not m[PARAMS].guards_need_anon_vma:
+        m[vma].vm_flags |= VM_MAYBE_GUARD
+    if (m[vma].file == 0 or m[PARAMS].guards_need_anon_vma) and anon_vma_prepare(m, c, vma) != 0:
+        return -ENOMEM
     if not _guard_install_walk(m, m[vma].vm_mm, start, end):
         zap_page_range(m, vma, start, end, True)
         _guard_install_walk(m, m[vma].vm_mm, start, end)

@@ -268,6 +268,7 @@ def _histogram(counts: Counter[int]) -> dict[str, int]:
 def replay_result(result: ReplayResult) -> Document:
     """What one series did with the traces."""
     return {
+        "engine": result.engine,
         "events": result.events,
         "seconds": round(result.seconds, 3),
         "interrupted": result.interrupted,

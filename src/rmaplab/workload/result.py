@@ -76,6 +76,7 @@ class WorstWalk(NamedTuple):
 class ReplayResult(HtmlTable):
     """What one series did with the traces.
 
+    ``engine``: what it ran on, ``reference`` or ``fast``.
     ``events`` are calls and page faults.  ``vma_forks`` counts VMAs that fork
     attached to the reverse map, ``reuses`` those that adopted an ancestor's
     anon_vma.  ``wasted_allocations`` were freed without ever being linked.
@@ -92,6 +93,7 @@ class ReplayResult(HtmlTable):
 
     series: str
     reclaim: str = "exit"
+    engine: str = "reference"
     events: int = 0
     seconds: float = 0.0
     interrupted: bool = False

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["load_replay", "save_replay"]
 
-FORMAT = 1
+FORMAT = 2
 _ROWS = {"peak": Objects, "final": Objects, "worst_walk": WorstWalk}
 
 

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Explorations on the fast engine and on the specification: transitions a second on one core."""
+
+from __future__ import annotations
+
+from rmaplab.check.engines import explore_fast
+from rmaplab.check.expand import Question
+from rmaplab.check.explore import explore
+from rmaplab.check.histories import Bounds
+from rmaplab.check.stages import explore_stages
+from rmaplab.scenario import Scenario, parse
+
+START = parse("P0 mmap A 1 at=0x7f0000000000\nP0 write A\n")
+FAMILY = Bounds(6, 1, 1, 12, 0, ("exit", "fork"))  # one VMA in up to six processes
+SMALLER = Bounds(4, 1, 1, 14, 0, ("exit", "fork"))
+FAILING = Bounds(5, 1, 1, 10, 1, ("exit", "fork", "write"))
+ALL_CALLS = Bounds()
+
+
+def searching(bounds: Bounds, *, started: bool = True) -> float:
+    """Transitions a second on the engine; the digest, which nobody waits for in a search, is left out."""
+    question = Question("v7.0", bounds, START if started else Scenario(()))
+    result = explore_fast(question, stop_at_first=True, limits=None, progress=None, digest=False)
+    assert result.verdict == "holds"
+    return result.transitions / result.seconds
+
+
+def times_as_fast(bounds: Bounds, smaller: Bounds, *, started: bool = True) -> float:
+    """How many times the specification's transitions a second, which are measured on fewer calls."""
+    start = START if started else None
+    slow = explore("v7.0", smaller, start)
+    return searching(bounds, started=started) / (slow.transitions / slow.seconds)
+
+
+def default_check() -> float:
+    """Seconds of what `rmaplab check` does without bounds, with one worker for what is not on the engine."""
+    result = explore_stages("v7.0", engine="auto")
+    assert result.verdict == "holds"
+    return result.seconds

@@ -1,0 +1,340 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The same calls on the specification and on the engine, compared after each: `python tests/quality/twins.py 1000000`.
+
+The specification's kernel hands every system call on to the engine as it
+makes it.  Compared are results, all objects with their order, counters of
+slab and locks, what was reached and what is violated.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import contextmanager
+from functools import cache
+from random import Random
+
+import numpy as np
+
+from rmaplab.check.execute import NO_PLAN, Plan, execute
+from rmaplab.check.invariants import violations
+from rmaplab.check.monitor import REACHED, monitored
+from rmaplab.check.registry import INVARIANTS
+from rmaplab.check.state import fingerprint
+from rmaplab.engine import calls
+from rmaplab.engine.choice import why_not
+from rmaplab.engine.jit import entry
+from rmaplab.engine.machine import Machine
+from rmaplab.engine.mmap import (
+    DONTNEED,
+    GUARD_INSTALL,
+    GUARD_REMOVE,
+    PRIVATE_ANONYMOUS_FLAGS,
+    PRIVATE_FLAGS,
+    SET_FLAGS,
+)
+from rmaplab.engine.rows import IDS, LOCKS, MACHINE, SLAB
+from rmaplab.engine.rows import REACHED as REACHED_ROW
+from rmaplab.engine.search.fingerprint import fingerprint as fingerprint_of
+from rmaplab.engine.search.judge import HAS_ROOT_LOCK, judge
+from rmaplab.engine.search.naming import scratch
+from rmaplab.engine.view import take_snapshot
+from rmaplab.engine.walk import rmap_walk_anon
+from rmaplab.kernel.events import KernelBug
+from rmaplab.kernel.locking import Lock
+from rmaplab.kernel.madvise import _FLAGS as FLAGS
+from rmaplab.kernel.madvise import ADVICE
+from rmaplab.kernel.rewind import Checkpoint
+from rmaplab.scenario import Exit
+from rmaplab.scenario.generator import CORE, Generator
+from rmaplab.scenario.scope import Scope
+from rmaplab.scenario.tokens import Line
+from rmaplab.series import SERIES, ZOO, find
+
+EXTRA = {"read": 2, "mremap": 6, "flags": 4, "dontneed": 2, "guard": 2, "brk": 3, "stack-grow": 2}
+KINDS = {"wipeonfork": PRIVATE_ANONYMOUS_FLAGS, "mergeable": PRIVATE_FLAGS, "unmergeable": PRIVATE_FLAGS}
+RANGES = {"dontneed": DONTNEED, "guard-install": GUARD_INSTALL, "guard-remove": GUARD_REMOVE}
+
+
+@entry
+def _fingerprint(m, c, s, shapes, out):
+    return fingerprint_of(m, c, s, shapes, out, True)
+
+
+@entry
+def _judge(m, c, s, promises):
+    return judge(m, c, s, promises)
+
+
+@entry
+def _walk(m, c, folio, visited):
+    return rmap_walk_anon(m, c, folio, visited)
+
+
+class Differs(AssertionError):
+    """The two part."""
+
+
+class _Mirror:
+    """Hands system calls on; ``twin`` is who compares."""
+
+    def do_mmap(self, mm, start, end, flags, file=None, pgoff=None):
+        number = self.twin.machine.file(file)
+        arguments = (start, end, flags, number, -1 if pgoff is None else pgoff)
+        return self.twin.both(calls.MMAP, mm, arguments, super().do_mmap, mm, start, end, flags, file, pgoff)
+
+    def do_munmap(self, mm, start, end):
+        return self.twin.both(calls.MUNMAP, mm, (start, end), super().do_munmap, mm, start, end)
+
+    def do_mprotect(self, mm, start, end, access):
+        return self.twin.both(calls.MPROTECT, mm, (start, end, access), super().do_mprotect, mm, start, end, access)
+
+    def do_brk(self, mm, old_end, new_end):
+        return self.twin.both(calls.BRK, mm, (old_end, new_end, 0), super().do_brk, mm, old_end, new_end)
+
+    def do_mremap(
+        self, mm, addr, old_len, new_len, *, new_addr=None, dontunmap=False, maymove=True, unmapped_area=None
+    ):
+        flags = dontunmap + 2 * maymove
+        places = [-1 if place is None else place for place in (new_addr, unmapped_area)]
+        arguments = (addr, old_len, new_len, places[0], flags, places[1])
+        options = {"new_addr": new_addr, "dontunmap": dontunmap, "maymove": maymove, "unmapped_area": unmapped_area}
+        return self.twin.both(calls.MREMAP, mm, arguments, super().do_mremap, mm, addr, old_len, new_len, **options)
+
+    def do_madvise(self, mm, start, end, advice):
+        if advice not in ADVICE or advice in self.unknown_advice:
+            return super().do_madvise(mm, start, end, advice)
+        kind = RANGES.get(advice, KINDS.get(advice, SET_FLAGS))
+        added, removed = FLAGS.get(advice, (0, 0))
+        arguments = (start, end, kind, added, removed)
+        return self.twin.both(calls.MADVISE, mm, arguments, super().do_madvise, mm, start, end, advice)
+
+    def do_user_addr_fault(self, mm, address, write, *, force=False):
+        arguments = (address, write + 2 * force)
+        return self.twin.both(calls.FAULT, mm, arguments, super().do_user_addr_fault, mm, address, write, force=force)
+
+    def dup_mm(self, oldmm):
+        return self.twin.both(calls.FORK, oldmm, (len(self.twin.rows) + 1,), super().dup_mm, oldmm)
+
+    def add_process(self, name, mm):
+        process = super().add_process(name, mm)
+        self.twin.added(name, mm)
+        return process
+
+    def rmap_walk_anon(self, folio):
+        visits = super().rmap_walk_anon(folio)
+        self.twin.walked(folio, visits)
+        return visits
+
+
+@cache
+def mirrored(series):
+    """The watched series with a mirror around it."""
+    return type(f"Mirrored{series.__name__}", (_Mirror, monitored(series)), {"twin": None})
+
+
+class Twin:
+    """A specification's kernel and a machine of the engine; ``rows`` are processes by their mm."""
+
+    def __init__(self, series):
+        self.series = series
+        self.machine = Machine(series, 1024, 4096, keeps=True, watched=True)
+        self.scratch, self.shapes, self.out = scratch(1024), np.zeros(1 << 15, np.int64), np.zeros(1 << 15, np.int64)
+        self.rows, self.names = {}, {}
+        self.busy = self.crashed = False
+        self.forked = None
+        self.allowed = {int(ident[3:]) for ident, one in INVARIANTS.items() if one.holds_for(series)}
+        self.kernel = mirrored(series)()
+        self.kernel.twin = self
+        self.kernel.anon_orders = ()
+        self.events = 0
+        self.slab_plan = self.kernel.slab.plan
+        self.kernel.slab.plan = self.plan
+        self.kernel.spawn("P0")
+
+    # --- on the way ------------------------------------------------------------------------------
+
+    def plan(self, n, *, nowait_only=False, kind="rmap"):
+        self.slab_plan(n, nowait_only=nowait_only, kind=kind)
+        self.machine.plan(n, nowait_only=nowait_only)
+        self.machine.m[MACHINE]["reports"] = self.machine.m[MACHINE]["crashed"] = 0
+
+    def both(self, call, mm, arguments, function, *given, **options):
+        """One system call of the specification, then the same on the engine, unless it is a part of another."""
+        if self.busy:
+            return function(*given, **options)
+        self.busy = True
+        try:
+            result = function(*given, **options)
+        except KernelBug:
+            result = None
+            raise
+        finally:
+            self.busy = False
+            found = self.machine.call(call, self.rows[mm], *arguments)
+            crashed = bool(self.machine.m[MACHINE]["crashed"])
+            self.must(crashed == (result is None), f"crashed: {crashed}")
+        if call == calls.FORK:
+            self.must((found > 0) == (not isinstance(result, int)), f"fork: {found}, {result}")
+            self.forked = found
+            return result
+        self.must(found == result, f"call {call} {arguments}: {found} instead of {result}")
+        return result
+
+    def added(self, name, mm):
+        row, self.forked = self.forked, None
+        self.rows[mm] = self.machine.call(calls.SPAWN, 0, len(self.rows)) if row is None else row
+        self.names[self.rows[mm]] = name
+
+    def walked(self, folio, visits):
+        """A walk has the same length, and as many of its places map the page."""
+        pte = next(
+            (mm, address)
+            for mm in self.rows
+            for address, entry in mm.page_table
+            if getattr(entry, "folio", None) is folio
+        )
+        snapshot = self.machine.m
+        mm = int(snapshot[self.rows[pte[0]]]["mm"])
+        leaf = next(row for row in self._leaves(mm) if snapshot[row]["key"] == pte[1] >> 16)
+        visited = np.zeros((256, 3), np.int64)
+        length, maps = _walk(snapshot, self.machine.c, int(snapshot[leaf]["pte"][pte[1] >> 12 & 15]) >> 1, visited)
+        expected = [(visit.vma.vm_start, visit.address, visit.maps) for visit in visits]
+        found = [(int(snapshot[vma]["key"]), address, bool(hit)) for vma, address, hit in visited[:length].tolist()]
+        self.must(found == expected, f"a walk visits {found} instead of {expected}")
+        self.must(maps == sum(visit.maps for visit in visits), "a walk finds other places")
+
+    def _leaves(self, mm):
+        waiting = [int(self.machine.m[mm]["leaves"])]
+        while waiting:
+            row = waiting.pop()
+            if row:
+                yield row
+                waiting += [int(self.machine.m[row]["left"]), int(self.machine.m[row]["right"])]
+
+    # --- after a call ------------------------------------------------------------------------------
+
+    def make(self, call, plan=NO_PLAN, *, snapshots=False):
+        """Make a call on both, and compare; what it violates."""
+        self.events += 1
+        kernel = self.kernel
+        reached = np.array(self.machine.m[REACHED_ROW]["reached"])
+        kernel.reached.clear()
+        row = None
+        if isinstance(call, Exit) and call.process in kernel.processes:
+            row = self.rows[kernel.processes[call.process].mm]
+        outcome = execute(kernel, call, plan, check=False)
+        if row is not None:
+            self.machine.call(calls.EXIT, row)
+            self.rows = {mm: own for mm, own in self.rows.items() if own != row}
+        crashed = any(report.id == "AV-045" for report in outcome.violations)
+        if crashed:
+            return {45}
+        m = self.machine.m
+        found = {number for number in range(64) if int(m[MACHINE]["reports"]) >> number & 1} & self.allowed
+        if m[MACHINE]["number_held"]:
+            found.add(29)
+            m[MACHINE]["number_held"] = 0
+        promises = HAS_ROOT_LOCK if self.series.has_root_lock else 0
+        judged = _judge(m, self.machine.c, self.scratch, promises)
+        found |= {number for number in range(64) if judged >> number & 1} & self.allowed
+        expected = {int(report.id[3:]) for report in [*outcome.violations, *violations(kernel)]}
+        self.must(found == expected, f"violated: {sorted(found)} instead of {sorted(expected)}")
+        self.compare_counts(reached)
+        if snapshots or any(vma.file for process in kernel.processes.values() for vma in process.mm.vmas):
+            self.must(take_snapshot(self.machine, self.names) == kernel.snapshot(), "another snapshot")
+        else:  # faster, and knows no files
+            own = _fingerprint(m, self.machine.c, self.scratch, self.shapes, self.out)
+            self.must(own == fingerprint(kernel), "another state")
+        return found
+
+    def compare_counts(self, before):
+        """What the services counted, and what was reached."""
+        m, slab, locks = self.machine.m, self.kernel.slab, self.kernel.locks
+        pairs = {
+            "allocations": (m[SLAB]["count"], slab.count),
+            "failed": (m[SLAB]["failed"], slab.failed),
+            "anon_vmas made": (m[IDS]["anon_vmas"], slab.anon_vma.made),
+            "AVCs made": (m[IDS]["avcs"], slab.anon_vma_chain.made),
+            "anon_vmas": (m[SLAB]["live_anon_vmas"], slab.anon_vma.in_use),
+            "AVCs": (m[SLAB]["live_avcs"], slab.anon_vma_chain.in_use),
+            "bytes": (m[SLAB]["bytes"], slab.bytes),
+            "in vain": (m[SLAB]["wasted"], slab.anon_vma.wasted + slab.anon_vma_chain.wasted),
+            "mmap locks": (m[LOCKS]["mmap_locks"], locks.acquisitions[Lock.MMAP_LOCK]),
+            "folio locks": (m[LOCKS]["folio_locks"], locks.acquisitions[Lock.FOLIO_LOCK]),
+            "anon_vma locks": (m[LOCKS]["anon_vma_locks"], locks.acquisitions[Lock.ANON_VMA]),
+            "page_table_locks": (m[LOCKS]["page_table_locks"], locks.acquisitions[Lock.PAGE_TABLE_LOCK]),
+            "tree operations": (m[LOCKS]["tree_operations"], locks.tree_operations),
+            "longest hold": (m[LOCKS]["longest_hold"], locks.longest_hold),
+            "allocations under lock": (m[LOCKS]["allocations_under_lock"], locks.allocations_under_lock),
+        }
+        for what, (own, expected) in pairs.items():
+            self.must(own == expected, f"{what}: {own} instead of {expected}")
+        reached = (m[REACHED_ROW]["reached"] - before).tolist()
+        reached = {name: count for name, count in zip(REACHED, reached, strict=True) if count}
+        self.must(reached == +self.kernel.reached, f"reached {reached} instead of {self.kernel.reached}")
+
+    def must(self, holds, what):
+        if not holds:
+            raise Differs(f"{self.series.name}: {what}")
+
+    @contextmanager
+    def undone(self):
+        """What is done inside is not done afterwards, but for counts of locks and of what was in vain."""
+        before = Checkpoint(self.kernel)
+        m, c = self.machine.m.copy(), self.machine.c.copy()
+        rows, names, crashed = self.rows.copy(), self.names.copy(), self.crashed
+        yield
+        before.restore()
+        wasted, locks = self.machine.m[SLAB]["wasted"].copy(), self.machine.m[LOCKS].copy()
+        reached = self.machine.m[REACHED_ROW].copy()
+        self.machine.m, self.machine.c = m, c
+        m[LOCKS], m[REACHED_ROW] = locks, reached
+        m[SLAB]["wasted"] = wasted
+        self.rows, self.names, self.crashed = rows, names, crashed
+
+
+def play(series, seed, length=30):
+    """A random history with every allocation of every call failing once; the number of calls compared."""
+    random = Random(seed)
+    generator = Generator(random, CORE, EXTRA, processes=5, size=random.choice((1, 2, 4)), homing=True)
+    twin, scope = Twin(series), Scope()
+    for number in range(length):
+        if not twin.kernel.processes:
+            break
+        call = generator.call(twin.kernel)
+        if not scope.allows(call):
+            continue
+        with twin.undone():
+            if twin.make(call) == {45}:
+                break
+            count = twin.kernel.slab.count
+        for n in range(1, count + 1):
+            with twin.undone():
+                twin.make(call, Plan(n))
+                again = twin.kernel.slab.failed > 1
+            if again:
+                with twin.undone():
+                    twin.make(call, Plan(n, nowait=True))
+        plan = Plan(random.randint(1, count)) if count and random.random() < 0.05 else NO_PLAN
+        if twin.make(call, plan, snapshots=number % 4 == 0):
+            break  # broken: what comes now is not promised to be the same
+        scope.called(Line("-", 0, ""), call)
+    return twin.events
+
+
+SUPPORTED = [name for name in (*SERIES, *ZOO) if not why_not(find(name))]
+
+
+def main(events):
+    done, began, seed = 0, time.monotonic(), 0
+    while done < events:
+        for name in SUPPORTED:
+            done += play(find(name), f"{name} {seed}")
+        seed += 1
+        print(f"\r{done:,} events, {done / (time.monotonic() - began):.0f}/s", end="", file=sys.stderr, flush=True)
+    print(f"\n{done:,} events on {len(SUPPORTED)} series, no difference")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000)
