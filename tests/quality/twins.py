@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The same calls on the specification and on the engine, compared after each: `python tests/quality/twins.py 1000000`.
+"""The same calls on the specification and on the engine, compared after each: `make twins`.
 
 The specification's kernel hands every system call on to the engine as it
 makes it.  Compared are results, all objects with their order, counters of
@@ -71,7 +71,7 @@ def _walk(m, c, folio, visited):
     return rmap_walk_anon(m, c, folio, visited)
 
 
-class Differs(AssertionError):
+class DiffersError(AssertionError):
     """The two part."""
 
 
@@ -276,7 +276,7 @@ class Twin:
 
     def must(self, holds, what):
         if not holds:
-            raise Differs(f"{self.series.name}: {what}")
+            raise DiffersError(f"{self.series.name}: {what}")
 
     @contextmanager
     def undone(self):

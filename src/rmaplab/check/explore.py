@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rmaplab.check.engines import explore_fast, fast_is_compiled, why_not_fast
 from rmaplab.check.expand import Expander, Question
@@ -23,7 +23,7 @@ from rmaplab.check.pool import workers as _workers
 from rmaplab.check.progress_file import load_search, save_search
 from rmaplab.check.states import States
 from rmaplab.check.steps import scenario_of
-from rmaplab.engine.choice import HEAD_START
+from rmaplab.engine.choice import HEAD_START, UnsupportedError
 from rmaplab.errors import UsageError
 from rmaplab.notebook import HtmlTable
 from rmaplab.scenario import Fail, Scenario, format_scenario
@@ -200,29 +200,32 @@ def explore(
     reason = "" if engine == "reference" else why_not_fast(question, kept=kept)
     if engine == "fast" and reason:
         raise UsageError(f"--engine fast: {reason}")
+    options: dict[str, Any] = {"stop_at_first": stop_at_first, "progress": progress}
     turns = engine == "auto" and not reason and fast_is_compiled()
     if engine == "fast" or (turns and head_start <= 0):
-        return explore_fast(question, stop_at_first=stop_at_first, limits=limits, progress=progress)
+        try:
+            return explore_fast(question, limits=limits, **options)
+        except UnsupportedError as error:
+            if engine == "fast":
+                raise UsageError(f"--engine fast: the fast engine cannot begin with {error}") from error
+            turns = False
+
+    def on_specification(limits: Limits | None) -> Exploration:
+        expander = Expander(question)
+        return search(expander, jobs=jobs, limits=limits, workers=workers, save=save, resume=resume, **options)
+
     given = limits or Limits()
-    if turns and (given.seconds is None or given.seconds > head_start):
-        limits = given._replace(seconds=head_start)
-    else:
-        turns = False
-    result = search(
-        Expander(question),
-        jobs=jobs,
-        stop_at_first=stop_at_first,
-        limits=limits,
-        workers=workers,
-        save=save,
-        resume=resume,
-        progress=progress,
-    )
-    if turns and result.verdict == "no-verdict" and not result.interrupted and result.seconds > head_start:
-        if given.seconds is not None:
-            given = given._replace(seconds=given.seconds - result.seconds)
-        return explore_fast(question, stop_at_first=stop_at_first, limits=given, progress=progress)
-    return result
+    if not turns or (given.seconds is not None and given.seconds <= head_start):
+        return on_specification(limits)
+    result = on_specification(given._replace(seconds=head_start))
+    if result.verdict != "no-verdict" or result.interrupted or result.seconds <= head_start:
+        return result
+    if given.seconds is not None:
+        given = given._replace(seconds=given.seconds - result.seconds)
+    try:
+        return explore_fast(question, limits=given, **options)
+    except UnsupportedError:
+        return on_specification(given)
 
 
 def search(

@@ -7,36 +7,59 @@ violation comes from the specification, which makes the same calls again.
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rmaplab.check.expand import Expander, Expansion
+from rmaplab.check.execute import NO_PLAN, Plan
+from rmaplab.check.expand import Expander, Expansion, Question
 from rmaplab.check.explore import Exploration, Limits, Progress
+from rmaplab.check.histories import Bounds
 from rmaplab.check.memory import resident
 from rmaplab.check.monitor import REACHED
 from rmaplab.check.registry import INVARIANTS
 from rmaplab.check.steps import Step, scenario_of, text_of
-from rmaplab.check.execute import NO_PLAN, Plan
+from rmaplab.engine.choice import UnsupportedError
 from rmaplab.engine.machine import Machine
 from rmaplab.engine.rows import MACHINE
 from rmaplab.engine.rows import REACHED as REACHED_ROW
 from rmaplab.engine.search import alphabet
 from rmaplab.engine.search import explore as loop
 from rmaplab.engine.search.judge import HAS_ROOT_LOCK
-from rmaplab.scenario import Exit, Fork, Madvise, Mmap, Mprotect, Mremap, Munmap, Pages, Read, Write
+from rmaplab.scenario import (
+    STACK,
+    Exec,
+    Exit,
+    Fork,
+    Ksm,
+    Ksmd,
+    Madvise,
+    Migrate,
+    Mmap,
+    Mprotect,
+    Mremap,
+    Munmap,
+    Pages,
+    Pin,
+    Read,
+    Scenario,
+    Swapin,
+    Swapout,
+    Unpin,
+    Write,
+)
 from rmaplab.series import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rmaplab.check.expand import Question
-    from rmaplab.check.histories import Bounds
+    from rmaplab.kernel import Area
     from rmaplab.scenario.generator import Drawn
 
-__all__ = ["FastSearch"]
+__all__ = ["FastSearch", "compile_search"]
 
 ROOM = 512  # objects of one machine, at first
 BUDGET = 200_000  # transitions between two looks at limits and Ctrl-C
@@ -44,7 +67,7 @@ IDS = {ident: int(ident[3:]) for ident in INVARIANTS}
 
 
 class FastSearch:
-    """One exploration; ``room`` objects a machine.
+    """One exploration; ``room`` objects a machine.  :class:`UnsupportedError`: it begins where the engine cannot.
 
     Without ``digest`` the states are not summed up, which takes a second way through all of them.
     """
@@ -76,17 +99,30 @@ class FastSearch:
         machine.load(kernel)
         process = machine.m[MACHINE]["first_process"]
         for name, own in kernel.processes.items():
+            if not re.fullmatch(r"P\d{1,3}", name):
+                raise UnsupportedError(f"a process that is called {name}")
             machine.m[process]["id"] = int(name[1:])
             for area, place in own.areas.items():
-                number = alphabet.AWAY if area == "Away" else ord(area) - ord("A")
-                machine.m[process]["area_pages"][number] = place.pages
+                number = self._number_of(area, place)
+                if number is not None:
+                    machine.m[process]["area_pages"][number] = place.pages
             process = machine.m[process]["later"]
         self.arena.m[:] = machine.m
         self.arena.c[:] = machine.c
         self.arena.way[0] = 0
         return machine
 
-    def _bounds(self, question: Question) -> Any:
+    def _number_of(self, name: str, area: Area) -> int | None:
+        """By what number the engine knows an area; None for one that no call is made on."""
+        bounds = self.bounds
+        numbers = {_area(number): number for number in range(bounds.areas)} | {"Away": alphabet.AWAY}
+        if name in numbers and area.start == _start(numbers[name], bounds):
+            return numbers[name]
+        if name == STACK:
+            return None
+        raise UnsupportedError(f"an area {name} at {area.start:#x}")
+
+    def _bounds(self, question: Question) -> Any:  # noqa: ANN401 (numpy tells no shapes)
         bounds, series = question.bounds, self.expander.series
         allowed = sum(1 << IDS[ident] for ident, one in INVARIANTS.items() if one.holds_for(series))
         if question.only:
@@ -99,7 +135,7 @@ class FastSearch:
                 bounds.fail_alloc,
                 sum(alphabet.HAS[name] for name in bounds.operations),
                 question.only_fork_fails,
-                sum((name in series.unknown_advice) << at for at, name in enumerate(alphabet.FORK_ADVICE)),
+                sum((name in series.unknown_advice) << at for at, name in enumerate(alphabet.ADVICE)),
                 allowed,
                 HAS_ROOT_LOCK if series.has_root_lock else 0,
             ],
@@ -117,6 +153,9 @@ class FastSearch:
     ) -> Exploration:
         """Explore to the end of the bounds, or until something ends it; see :func:`rmaplab.check.explore.explore`."""
         result, limits = self.result, limits or Limits()
+        if self.expander.start_violations:
+            result.record(self.expander.start_violations, lambda: self.expander.start, 0)
+            return self._end()
         first, last = 0, 1
         try:
             while first < last and result.depth < self.bounds.calls:
@@ -277,6 +316,18 @@ class FastSearch:
         return result
 
 
+_ON_PAGES: dict[int, Callable[[str, Pages], Drawn]] = {
+    alphabet.MIGRATE: Migrate,
+    alphabet.MUNMAP: Munmap,
+    alphabet.PIN: Pin,
+    alphabet.READ: Read,
+    alphabet.SWAPIN: Swapin,
+    alphabet.SWAPOUT: Swapout,
+    alphabet.UNPIN: Unpin,
+    alphabet.WRITE: Write,
+}
+
+
 def step_of(number: int, bounds: Bounds) -> Step:
     """A step of the engine as a call of a scenario with its failure plan."""
     call, who, area, first, last, more, n, nowait = alphabet.decode(number)
@@ -289,18 +340,35 @@ def step_of(number: int, bounds: Bounds) -> Step:
         made = Mprotect(process, pages, alphabet.RIGHTS[more])
     elif call == alphabet.MREMAP:
         target = more & 15
-        at = bounds.start(0) + (alphabet.AWAY_PAGES << 12) if target == alphabet.AWAY else bounds.start(target)
-        made = Mremap(process, pages, _area(target), at=at, dontunmap=bool(more >> 4))
+        made = Mremap(process, pages, _area(target), at=_start(target, bounds), dontunmap=bool(more >> 4))
     elif call == alphabet.MADVISE:
-        made = Madvise(process, pages, alphabet.FORK_ADVICE[more])
+        made = Madvise(process, pages, alphabet.ADVICE[more])
     elif call == alphabet.FORK:
         made = Fork(process, f"P{more}")
     elif call == alphabet.EXIT:
         made = Exit(process)
+    elif call == alphabet.EXEC:
+        made = Exec(process)
+    elif call == alphabet.KSM:
+        made = Ksm(process, pages, alphabet.CONTENT)
+    elif call == alphabet.KSMD:
+        made = Ksmd()
     else:
-        made = {alphabet.WRITE: Write, alphabet.READ: Read, alphabet.MUNMAP: Munmap}[call](process, pages)
+        made = _ON_PAGES[call](process, pages)
     return Step(made, Plan(n, nowait) if n else NO_PLAN)
 
 
 def _area(number: int) -> str:
     return "Away" if number == alphabet.AWAY else chr(ord("A") + number)
+
+
+def _start(number: int, bounds: Bounds) -> int:
+    """Where an area is, in bytes."""
+    return bounds.start(0) + (alphabet.AWAY_PAGES << 12) if number == alphabet.AWAY else bounds.start(number)
+
+
+def compile_search() -> None:
+    """Use every entry once, which compiles it."""
+    search = FastSearch(Question("v7.0", Bounds(calls=1), Scenario(())))
+    search.run()
+    loop.grow_table(search.table, np.zeros((2 * len(search.table), 2), np.int64))

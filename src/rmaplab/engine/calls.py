@@ -19,37 +19,63 @@ EXIT
 EXEC      start of the heap or 0, its end; the new space is empty
 SHARE     the new task's number
 SPAWN     the new task's number; of no process
+EXECVE    like EXEC, but the new space has a stack
+RECLAIM   address, 1: the page stays in the swap cache
+SWAPIN    address
+MIGRATE   start, end
+PIN       address, 1: to write through it
+UNPIN     address
+KSM       start, end, content (any number)
+KSMD      of no process
 ========= ===================================================================
 """
 
 from __future__ import annotations
 
-from errno import EFAULT
+from errno import EFAULT, EINVAL
+from typing import TYPE_CHECKING
 
+from rmaplab.engine.exec import do_execve
 from rmaplab.engine.fork import dup_mm, mmput, new_mm, process_add, process_remove
+from rmaplab.engine.gup import pin_user_page, unpin_user_page
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.ksm import ksm_merge_range, ksmd
 from rmaplab.engine.memory import handle_mm_fault
+from rmaplab.engine.migrate import migrate_pages
 from rmaplab.engine.mmap import do_brk, do_madvise, do_mmap, do_mprotect, do_munmap, do_user_addr_fault
 from rmaplab.engine.mremap import do_mremap
-from rmaplab.engine.rows import Avcs, Rows
+from rmaplab.engine.pagetable import is_swap, pte_get
+from rmaplab.engine.swap import reclaim_page
+
+if TYPE_CHECKING:
+    from rmaplab.engine.rows import Avcs, Rows
 
 __all__ = [
     "BRK",
     "EXEC",
+    "EXECVE",
     "EXIT",
     "FAULT",
     "FORK",
+    "KSM",
+    "KSMD",
     "MADVISE",
+    "MIGRATE",
     "MMAP",
     "MPROTECT",
     "MREMAP",
     "MUNMAP",
+    "PIN",
+    "RECLAIM",
     "SHARE",
     "SPAWN",
+    "SWAPIN",
+    "UNPIN",
     "make",
 ]
 
 MMAP, MUNMAP, MPROTECT, MREMAP, BRK, MADVISE, FAULT, FORK, EXIT, EXEC, SHARE, SPAWN = range(12)
+EXECVE, RECLAIM, SWAPIN, MIGRATE, PIN, UNPIN, KSM, KSMD = range(12, 20)
 
 
 @compiled
@@ -83,6 +109,8 @@ def make(m: Rows, c: Avcs, call: int, process: int, a: int, b: int, d: int, e: i
     if call == EXIT:
         process_remove(m, c, process)
         return 0
+    if call >= EXECVE:
+        return _make_further(m, c, call, process, a, b, d)
     if call == SHARE:
         m[mm].users += 1
         return process_add(m, a, mm)
@@ -94,6 +122,28 @@ def make(m: Rows, c: Avcs, call: int, process: int, a: int, b: int, d: int, e: i
         return process_add(m, a, new)
     m[process].mm = new
     mmput(m, c, mm)
+    return 0
+
+
+@compiled
+def _make_further(m: Rows, c: Avcs, call: int, process: int, a: int, b: int, d: int) -> int:
+    """What happens to pages behind a process's back, and exec."""
+    mm = m[process].mm
+    if call == EXECVE:
+        return do_execve(m, c, process)
+    if call == RECLAIM:
+        return reclaim_page(m, c, mm, a, a_bit(b, 1))
+    if call == SWAPIN:
+        return handle_mm_fault(m, c, mm, a, False, False) if is_swap(pte_get(m, mm, a)) else -EINVAL
+    if call == MIGRATE:
+        return migrate_pages(m, c, mm, a, b)
+    if call == PIN:
+        return pin_user_page(m, c, mm, a, a_bit(b, 1))
+    if call == UNPIN:
+        return unpin_user_page(m, mm, a)
+    if call == KSM:
+        return ksm_merge_range(m, c, mm, a, b, d)
+    ksmd(m)
     return 0
 
 

@@ -16,15 +16,46 @@ from rmaplab.engine.parameters import patched_function, unknown_function
 if TYPE_CHECKING:
     from rmaplab.kernel import Kernel
 
-__all__ = ["ENGINES", "HEAD_START", "MISSING", "OPERATIONS", "cache_folder", "is_compiled", "why_not"]
+__all__ = [
+    "ENGINES",
+    "HEAD_START",
+    "MISSING",
+    "OPERATIONS",
+    "UnsupportedError",
+    "cache_folder",
+    "is_compiled",
+    "why_not",
+]
 
 ENGINES = ("auto", "fast", "reference")
 HEAD_START = 2.0
 """Seconds that `auto` gives the specification before it turns to the engine, which takes as long to load."""
 
 MISSING = "the fast engine takes Numba, which is not here: pip install 'rmaplab[fast]'"
-OPERATIONS = ("exit", "fork", "mmap", "mprotect", "munmap", "read", "write", "rwx", "half", "mremap", "fork-advice")
+OPERATIONS = (
+    "exit",
+    "fork",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "read",
+    "write",
+    "rwx",
+    "half",
+    "mremap",
+    "fork-advice",
+    "swap",
+    "migrate",
+    "pin",
+    "ksm",
+    "exec",
+)
 """What histories on the engine can be made of."""
+
+
+class UnsupportedError(Exception):
+    """A state that the engine cannot hold; ``str()`` says what it is."""
+
 
 _HERE = Path(__file__).parent
 

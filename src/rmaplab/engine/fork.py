@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from errno import ENOMEM
 
+from rmaplab.engine.gup import unpin_all
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.ksm import forget_mm
 from rmaplab.engine.memory import copy_page_range, zap_page_range
 from rmaplab.engine.reached import FORK_FAILED
 from rmaplab.engine.rmap import anon_vma_fork, unlink_anon_vmas
@@ -15,7 +17,7 @@ from rmaplab.engine.trees import tree_first, tree_next
 from rmaplab.engine.vma_adjust import vm_area_dup, vm_area_free, vma_iter_store, vma_unlink
 from rmaplab.engine.watch import check_forked, check_reusable, graph_if_failing, unchanged
 
-__all__ = ["dup_mm", "mmput", "new_mm", "process_add", "process_remove", "remove_vma"]
+__all__ = ["dup_mm", "exit_mmap", "mmput", "new_mm", "process_add", "process_remove", "remove_vma"]
 
 VM_LOCKED, VM_DONTCOPY, VM_WIPEONFORK = 0x2000, 0x20000, 0x2000000
 START_BRK = 0x5555_5555_6000
@@ -122,7 +124,9 @@ def mmput(m: Rows, c: Avcs, mm: int) -> None:
     """One user less; the last takes the address space down."""
     m[mm].users -= 1
     if m[mm].users == 0:
+        unpin_all(m, mm)
         exit_mmap(m, c, mm)
+        forget_mm(m, mm)
         free_row(m, mm)
 
 

@@ -10,8 +10,8 @@ Before v3.7 there was a list: all entries are in one range that covers everythin
 
 from __future__ import annotations
 
-from rmaplab.engine.jit import compiled
-from rmaplab.engine.rows import PARAMS, RANGE, Avcs, Rows, new_row, free_row
+from rmaplab.engine.jit import compiled, inlined
+from rmaplab.engine.rows import PARAMS, RANGE, Avcs, Rows, free_row, new_row
 from rmaplab.engine.trees import raise_top, tree_floor, tree_insert, tree_remove
 
 __all__ = [
@@ -32,13 +32,13 @@ def vma_last_pgoff(m: Rows, vma: int) -> int:
     return m[vma].anon_pgoff + ((m[vma].vm_end - m[vma].key) >> 12) - 1
 
 
-@compiled
-def interval_tree_insert(m: Rows, c: Avcs, avc: int, anon_vma: int) -> None:
-    """Insert behind the entries with an equal start."""
+@inlined
+def interval_tree_insert(m: Rows, c: Avcs, avc: int, anon_vma: int, near: int) -> None:
+    """Insert behind the entries with an equal start; ``near`` is a range of the index that may be theirs, or none."""
     vma = c[avc].vma
     first = 0 if m[PARAMS].lists else m[vma].anon_pgoff
     last = EVERYTHING if m[PARAMS].lists else vma_last_pgoff(m, vma)
-    place = tree_floor(m, m[anon_vma].ranges, first)
+    place = near if near > 0 and m[near].key == first else tree_floor(m, m[anon_vma].ranges, first)
     if not place or m[place].key != first:
         place = new_row(m, RANGE)
         m[place].key = first
@@ -61,7 +61,7 @@ def interval_tree_insert(m: Rows, c: Avcs, avc: int, anon_vma: int) -> None:
     m[anon_vma].entries += 1
 
 
-@compiled
+@inlined
 def interval_tree_remove(m: Rows, c: Avcs, avc: int, anon_vma: int) -> None:
     """Remove an entry that is there."""
     place = c[avc].range
@@ -103,7 +103,7 @@ def move_to_head(m: Rows, c: Avcs, avc: int) -> None:
 
 @compiled
 def _leftmost(m: Rows, place: int, first: int, last: int) -> int:
-    """The first range of a part of the tree, which has one that ends at ``first`` or later, that meets [first, last]."""
+    """The first range that meets [first, last] in a part of the tree with one that ends at ``first`` or later."""
     while True:
         left = m[place].left
         if left and m[left].top >= first:

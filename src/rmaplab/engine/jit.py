@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 import numba
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_machinery import register_pass
+from numba.core.lowering import Lower
+from numba.core.typed_passes import NativeLowering
 
 from rmaplab.engine.choice import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["compiled", "entry"]
+__all__ = ["compiled", "entry", "inlined"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -30,7 +33,9 @@ R = TypeVar("R")
 def entry(function: Callable[P, R]) -> Callable[P, R]:
     """A function that Python calls: compiled at its first call, and kept on disk; it runs without Python's lock."""
     numba.config.CACHE_DIR = str(cache_folder(Path(function.__code__.co_filename).parent))
-    made: Callable[P, R] = numba.njit(cache=True, nogil=True, error_model="numpy", _nrt=False)(function)
+    made: Callable[P, R] = numba.njit(
+        cache=True, nogil=True, error_model="numpy", _nrt=False, pipeline_class=_RowsCompiler
+    )(function)
     return made
 
 
@@ -40,12 +45,22 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
     Numbers are passed as 64-bit integers whatever field they were read from,
     so that there is one version of each function.
     """
+    return _part(function, inlined=False)
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """The same for a small function that is called for every AVC: it is copied to wherever it is called."""
+    return _part(function, inlined=True)
+
+
+def _part(function: Callable[P, R], *, inlined: bool) -> Callable[P, R]:
     made = numba.njit(
         nogil=True,
         error_model="numpy",
         _nrt=False,
         no_cpython_wrapper=True,
         no_cfunc_wrapper=True,
+        forceinline=inlined,
         pipeline_class=_PartCompiler,
     )(function)
     resolve, customize = made.get_call_template, made._compiler._customize_flags
@@ -78,7 +93,7 @@ def _widened(kind: Any) -> Any:  # noqa: ANN401 (Numba tells no types)
     return numba.types.int64 if isinstance(kind, numba.types.Integer) else kind
 
 
-class _PartLibrary(JITCodeLibrary):
+class _PartLibrary(JITCodeLibrary):  # type: ignore[misc]
     """Code that is only ever linked into that of an entry, and optimised there."""
 
     def _optimize_final_module(self) -> None:
@@ -89,7 +104,46 @@ class _PartLibrary(JITCodeLibrary):
         self._finalized = True
 
 
-class _PartCompiler(Compiler):
+class _RowsLower(Lower):  # type: ignore[misc]
+    """An index is never below zero here, so nobody has to ask whether it counts from the end."""
+
+    def lower_getitem(self, resty: Any, expr: Any, value: Any, index: Any, signature: Any) -> Any:  # noqa: ANN401
+        return super().lower_getitem(resty, expr, value, index, _from_the_start(signature))
+
+    def lower_setitem(self, target: Any, index: Any, value: Any, signature: Any) -> Any:  # noqa: ANN401
+        return super().lower_setitem(target, index, value, _from_the_start(signature))
+
+
+def _from_the_start(signature: Any) -> Any:  # noqa: ANN401 (Numba's own)
+    container, index, *rest = signature.args
+    if isinstance(container, numba.types.Array) and isinstance(index, numba.types.Integer):
+        return signature.replace(args=(container, numba.types.uint64, *rest))
+    return signature
+
+
+@register_pass(mutates_CFG=True, analysis_only=False)
+class _RowsLowering(NativeLowering):  # type: ignore[misc]
+    _name = "rows_lowering"
+
+    @property
+    def lowering_class(self) -> type[_RowsLower]:
+        return _RowsLower
+
+
+class _RowsCompiler(Compiler):  # type: ignore[misc]
+    """Numba's compiler with that way to index arrays."""
+
+    def define_pipelines(self) -> list[Any]:
+        pipelines: list[Any] = super().define_pipelines()
+        for pipeline in pipelines:
+            pipeline.passes = [
+                (_RowsLowering if kind is NativeLowering else kind, text) for kind, text in pipeline.passes
+            ]
+            pipeline.finalize()
+        return pipelines
+
+
+class _PartCompiler(_RowsCompiler):
     """Numba's compiler, which would make each function ready to run by itself: more than half of its time."""
 
     def __init__(self, *args: Any) -> None:  # noqa: ANN401 (Numba's own)

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
 from rmaplab.engine.calls import make
+from rmaplab.engine.choice import UnsupportedError
+from rmaplab.engine.fork import process_add
+from rmaplab.engine.gup import add_pin
 from rmaplab.engine.interval_tree import interval_tree_insert
 from rmaplab.engine.jit import entry
+from rmaplab.engine.ksm import insert_item, insert_node
 from rmaplab.engine.pagetable import FILE_PAGE, GUARD, ZERO_PAGE, pte_set
 from rmaplab.engine.parameters import parameters_of
+from rmaplab.engine.rmap import anon_vma_chain_assign
 from rmaplab.engine.rows import (
     ANON_VMA,
     AVC,
@@ -23,26 +29,21 @@ from rmaplab.engine.rows import (
     PARAMS,
     ROW,
     SLAB,
+    SLOT,
     VMA,
     Avcs,
     Rows,
     new_avc,
     new_row,
 )
-from rmaplab.engine.fork import process_add
-from rmaplab.engine.rmap import anon_vma_chain_assign
 from rmaplab.engine.vma_adjust import vma_iter_store
 from rmaplab.kernel import objects
-from rmaplab.kernel.pagetable import GuardMarker, Pte
+from rmaplab.kernel.pagetable import GuardMarker, Pte, SwapPte
 
 if TYPE_CHECKING:
     from rmaplab.kernel import Kernel
 
-__all__ = ["Machine", "Unsupported"]
-
-
-class Unsupported(Exception):
-    """A state that the engine cannot hold; ``str()`` says what it is."""
+__all__ = ["Machine"]
 
 
 class Machine:
@@ -82,7 +83,7 @@ class Machine:
         slab["count"] = slab["failed"] = slab["retrying"] = 0
 
     def load(self, kernel: Kernel) -> None:
-        """Take over the state of a kernel; the machine is new.  :class:`Unsupported` if there is something unknown."""
+        """Take over the state of a kernel; the machine is new.  :class:`UnsupportedError` if something is unknown."""
         _Loader(self).load(kernel)
 
 
@@ -106,7 +107,7 @@ def _link(m: Rows, c: Avcs, vma: int, anon_vma: int) -> int:
 
 @entry
 def _insert(m: Rows, c: Avcs, avc: int, anon_vma: int) -> None:
-    interval_tree_insert(m, c, avc, anon_vma)
+    interval_tree_insert(m, c, avc, anon_vma, 0)
 
 
 @entry
@@ -117,6 +118,21 @@ def _store(m: Rows, vma: int) -> None:
 @entry
 def _set(m: Rows, mm: int, address: int, entry: int) -> None:
     pte_set(m, mm, address, entry)
+
+
+@entry
+def _pin(m: Rows, mm: int, address: int, folio: int) -> None:
+    add_pin(m, mm, address, folio)
+
+
+@entry
+def _node(m: Rows, content: int, folio: int) -> int:
+    return insert_node(m, content, folio)
+
+
+@entry
+def _item(m: Rows, node: int, mm: int, address: int, anon_vma: int, pgoff: int) -> None:
+    insert_item(m, node, mm, address, anon_vma, pgoff)
 
 
 @entry
@@ -132,19 +148,20 @@ class _Loader:
         self.m, self.c = machine.m, machine.c
         self.anon_vmas: dict[objects.AnonVma, int] = {}
         self.folios: dict[objects.Folio, int] = {objects.ZERO_PAGE: ZERO_PAGE, objects.FILE_PAGE: FILE_PAGE}
+        self.slots: dict[objects.SwapSlot, int] = {}
         self.mms: dict[objects.Mm, int] = {}
         self.processes: dict[str, int] = {}
 
     def load(self, kernel: Kernel) -> None:
         m, c = self.m, self.c
-        if kernel.stable_tree:
-            raise Unsupported("pages of KSM's")
         for anon_vma in kernel.live_anon_vmas.values():
             self.anon_vma(anon_vma)
         for anon_vma in kernel.live_anon_vmas.values():
             row = self.anon_vmas[anon_vma]
+            if anon_vma.root.freed:
+                raise UnsupportedError("an anon_vma whose root is freed")
             m[row]["root"] = self.anon_vmas[anon_vma.root]
-            m[row]["parent"] = self.anon_vmas[anon_vma.parent]
+            m[row]["parent"] = self.anon_vmas.get(anon_vma.parent, row)  # KSM may keep one longer than its parent
             m[row]["parent_id"] = anon_vma.parent.id
         avcs: dict[objects.AnonVmaChain, int] = {}
         for number, process in enumerate(kernel.processes.values()):
@@ -155,8 +172,14 @@ class _Loader:
         for anon_vma, row in self.anon_vmas.items():
             for avc in anon_vma.rb_root.keys:
                 if avc not in avcs:
-                    raise Unsupported("an AVC that no VMA has")
+                    raise UnsupportedError("an AVC that no VMA has")
                 _insert(m, c, avcs[avc], row)
+        for node in kernel.stable_tree.values():
+            self.node(node)
+        if any(
+            folio.stable_node is not None and not self.m[row]["stable_node"] for folio, row in self.folios.items()
+        ):
+            raise UnsupportedError("a page of KSM's that has left the stable tree")
         slab = kernel.slab
         m[IDS]["anon_vmas"], m[IDS]["avcs"] = slab.anon_vma.made, slab.anon_vma_chain.made
         m[IDS]["vma_ids"], m[IDS]["mm_ids"] = kernel.idents[objects.Vma], kernel.idents[objects.Mm]
@@ -174,11 +197,9 @@ class _Loader:
     def mm(self, mm: objects.Mm, avcs: dict[objects.AnonVmaChain, int]) -> int:
         m = self.m
         row = _new_row(m, MM)
-        if mm.pinned or mm.has_pinned:
-            raise Unsupported("pinned pages")
         if mm.page_table.pmds:
-            raise Unsupported("huge pages")
-        for name in ("id", "users", "start_brk", "brk"):
+            raise UnsupportedError("huge pages")
+        for name in ("id", "users", "start_brk", "brk", "has_pinned"):
             m[row][name] = getattr(mm, name)
         for vma in mm.vmas:
             number = _new_row(m, VMA)
@@ -191,24 +212,53 @@ class _Loader:
             for avc in reversed(vma.anon_vma_chain):
                 avcs[avc] = _link(m, self.c, number, self.anon_vmas[avc.anon_vma])
             _store(m, number)
-        for address, entry in mm.page_table:
-            _set(m, row, address, self.entry(entry))
+        for address, pte in mm.page_table:
+            _set(m, row, address, self.entry(pte))
+        pins = {folio: self.folio(folio) for _, folio in mm.pinned}
+        for address, folio in mm.pinned:
+            _pin(m, row, address, pins[folio])
         return row
 
-    def entry(self, entry: object) -> int:
-        if isinstance(entry, GuardMarker):
+    def node(self, node: objects.StableNode) -> None:
+        """A node of the stable tree with its items, the oldest first, as each goes in front of all others."""
+        folio = self.folio(node.folio)
+        row = _node(self.m, crc32(node.content.encode()), folio)
+        if node.folio.stable_node is node:
+            self.m[folio]["stable_node"] = row
+        for item in reversed(node.items):
+            mm = self.mms.get(item.mm, 0)
+            _item(self.m, row, mm, item.address, self.anon_vmas[item.anon_vma], item.pgoff)
+
+    def entry(self, pte: object) -> int:
+        if isinstance(pte, GuardMarker):
             return 2 * GUARD
-        if not isinstance(entry, Pte):
-            raise Unsupported("pages that are swapped out")
-        return 2 * self.folio(entry.folio) + entry.writable
+        if isinstance(pte, SwapPte):
+            return -(2 * self.slot(pte.slot) + pte.exclusive)
+        if not isinstance(pte, Pte):
+            raise UnsupportedError("a migration under way")
+        return 2 * self.folio(pte.folio) + pte.writable
 
     def folio(self, folio: objects.Folio) -> int:
         row = self.folios.get(folio)
         if row is None:
-            if folio.order or folio.slot is not None or folio.pins or folio.mapping is None:
-                raise Unsupported("a large, cached or pinned page")
+            if folio.order:
+                raise UnsupportedError("a large page")
+            if folio.mapping is not None and folio.mapping not in self.anon_vmas:
+                raise UnsupportedError("a page that names a freed anon_vma")
             row = self.folios[folio] = _new_row(self.m, FOLIO)
-            self.m[row]["mapping"] = self.anon_vmas[folio.mapping]
+            if folio.mapping is not None:
+                self.m[row]["mapping"] = self.anon_vmas[folio.mapping]
+            if folio.slot is not None:
+                self.m[row]["slot"] = self.slot(folio.slot)
             for name in ("index", "mapcount", "exclusive"):
                 self.m[row][name] = getattr(folio, name)
+        return row
+
+    def slot(self, slot: objects.SwapSlot) -> int:
+        row = self.slots.get(slot)
+        if row is None:
+            row = self.slots[slot] = _new_row(self.m, SLOT)
+            self.m[row]["swap_count"] = slot.count
+            if slot.folio is not None:
+                self.m[row]["cached"] = self.folio(slot.folio)
         return row

@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Page faults, copying and zapping page tables on rows: :mod:`rmaplab.kernel.memory` and :mod:`rmaplab.kernel.folio`.
-
-Folios are single pages: no machine here has large ones.
-"""
+"""Page faults, copying and zapping page tables on rows: :mod:`rmaplab.kernel.memory`."""
 
 from __future__ import annotations
 
 from errno import EFAULT, ENOMEM
 
+from rmaplab.engine.folio import (
+    folio_free_swap,
+    folio_move_anon_rmap,
+    folio_remove_rmap_pte,
+    linear_page_index,
+    map_new_folio,
+    swap_free,
+)
 from rmaplab.engine.jit import compiled
 from rmaplab.engine.pagetable import (
     FILE_PAGE,
@@ -17,74 +22,31 @@ from rmaplab.engine.pagetable import (
     folio_of,
     is_anon,
     is_present,
+    is_swap,
     leaf_for,
     pte_get,
     pte_put,
     pte_set,
+    slot_of,
 )
-from rmaplab.engine.reached import COPIED, MOVED_UP, REUSED
+from rmaplab.engine.reached import COPIED
 from rmaplab.engine.rmap import anon_vma_prepare, vma_lookup
-from rmaplab.engine.rows import FOLIO, IDS, LOCKS, MACHINE, PARAMS, Avcs, Rows, free_row, new_row, report
+from rmaplab.engine.rows import LOCKS, MACHINE, PARAMS, Avcs, Rows, report
 from rmaplab.engine.services import crash, reach
+from rmaplab.engine.swap import do_swap_page, reuse_swap_page
 from rmaplab.engine.trees import tree_next
 
 __all__ = [
     "change_protection",
     "copy_page_range",
+    "fault_in",
     "handle_mm_fault",
-    "linear_page_index",
+    "handle_pte_fault",
     "move_entries",
     "zap_page_range",
 ]
 
 VM_WRITE, VM_SHARED, VM_ACCESS_FLAGS, VM_MAYBE_GUARD = 0x2, 0x8, 0x7, 0x800
-
-
-@compiled
-def linear_page_index(m: Rows, vma: int, address: int) -> int:
-    """Page offset by which an anonymous page at an address (bytes) is found."""
-    return m[vma].anon_pgoff + ((address - m[vma].key) >> 12)
-
-
-# --- folios --------------------------------------------------------------------------------------
-
-
-@compiled
-def _new_folio(m: Rows, vma: int, address: int, writable: bool) -> None:
-    """folio_add_new_anon_rmap of a fresh page, and its entry."""
-    folio = new_row(m, FOLIO)
-    m[IDS].folio_ids += 1
-    if not m[vma].anon_vma:
-        crash(m)
-    m[folio].mapping = m[vma].anon_vma
-    m[folio].index = linear_page_index(m, vma, address)
-    m[folio].mapcount = 1
-    m[folio].exclusive = not m[PARAMS].no_exclusive
-    pte_set(m, m[vma].vm_mm, address, 2 * folio + writable)
-
-
-@compiled
-def folio_remove_rmap_pte(m: Rows, folio: int) -> None:
-    """One mapping of a page less; the last frees it."""
-    m[folio].mapcount -= 1
-    if m[folio].mapcount == 0:
-        free_row(m, folio)
-
-
-@compiled
-def folio_move_anon_rmap(m: Rows, folio: int, vma: int) -> None:
-    """The last mapper writes: from now on only this VMA's own relatives can map the folio."""
-    old, own = m[folio].mapping, m[vma].anon_vma
-    if not m[PARAMS].move_keeps_mapping:
-        m[folio].mapping = own
-    m[folio].exclusive = not m[PARAMS].no_exclusive
-    if not m[MACHINE].watched:
-        return
-    reach(m, REUSED)
-    while old and old != m[old].root and old != own:
-        old = m[old].parent
-        if old == own:
-            reach(m, MOVED_UP)
 
 
 # --- faults --------------------------------------------------------------------------------------
@@ -94,17 +56,34 @@ def folio_move_anon_rmap(m: Rows, folio: int, vma: int) -> None:
 def handle_mm_fault(m: Rows, c: Avcs, mm: int, address: int, write: bool, force: bool) -> int:
     """Touch one page: 0, -EFAULT where the VMA forbids it or is missing, or -ENOMEM."""
     m[LOCKS].mmap_locks += 1
-    address = address >> 12 << 12
+    return fault_in(m, c, mm, address >> 12 << 12, write, force, False)
+
+
+@compiled
+def fault_in(m: Rows, c: Avcs, mm: int, address: int, write: bool, force: bool, unshare: bool) -> int:
+    """The same for a caller that holds the mmap lock already; ``unshare`` makes the page exclusive, not writable."""
     vma = vma_lookup(m, mm, address)
     if not vma or not (force or m[vma].vm_flags & (VM_WRITE if write else VM_ACCESS_FLAGS)):
         return -EFAULT
+    return handle_pte_fault(m, c, vma, address, write, unshare)
+
+
+@compiled
+def handle_pte_fault(m: Rows, c: Avcs, vma: int, address: int, write: bool, unshare: bool) -> int:
+    """Bring a page in, or make it writable."""
+    mm = m[vma].vm_mm
     entry = pte_get(m, mm, address)
     if entry == 0:
         return do_pte_missing(m, c, vma, address, write)
     if not is_present(entry):
-        return -EFAULT
-    if write and not entry & 1:
-        return do_wp_page(m, c, vma, address, entry)
+        if not is_swap(entry):
+            if entry < 0:  # a migration that has ended
+                crash(m)
+            return -EFAULT
+        do_swap_page(m, vma, address, entry, write)
+        entry = pte_get(m, mm, address)
+    if (write or unshare) and not entry & 1:
+        return do_wp_page(m, c, vma, address, entry, unshare)
     return 0
 
 
@@ -116,33 +95,35 @@ def do_pte_missing(m: Rows, c: Avcs, vma: int, address: int, write: bool) -> int
         pte_set(m, mm, address, 2 * FILE_PAGE + write)
         return 0
     if write:
-        return wp_page_copy(m, c, vma, address)
+        return wp_page_copy(m, c, vma, address, False)
     pte_set(m, mm, address, 2 * (ZERO_PAGE if anonymous else FILE_PAGE))
     return 0
 
 
 @compiled
-def wp_page_copy(m: Rows, c: Avcs, vma: int, address: int) -> int:
+def wp_page_copy(m: Rows, c: Avcs, vma: int, address: int, unshare: bool) -> int:
     """A private page, fresh or a copy (do_anonymous_page, wp_page_copy); 0 or -ENOMEM."""
     if anon_vma_prepare(m, c, vma) != 0:
         return -ENOMEM
-    _new_folio(m, vma, address, m[vma].vm_flags & VM_WRITE != 0)
+    map_new_folio(m, vma, address, not unshare and m[vma].vm_flags & VM_WRITE != 0)
     return 0
 
 
 @compiled
-def do_wp_page(m: Rows, c: Avcs, vma: int, address: int, entry: int) -> int:
+def do_wp_page(m: Rows, c: Avcs, vma: int, address: int, entry: int, unshare: bool) -> int:
     """Write to a write-protected page: reuse it if it is this process's alone, else copy."""
     folio, mm = folio_of(entry), m[vma].vm_mm
     anon = is_anon(entry)
-    writable = 1 if m[vma].vm_flags & VM_WRITE else 0
+    writable = not unshare and m[vma].vm_flags & VM_WRITE != 0
     if m[vma].vm_flags & VM_SHARED:
-        pte_set(m, mm, address, 2 * folio + 1)
+        pte_set(m, mm, address, 2 * folio + (not unshare))
         return 0
-    if anon and (m[folio].exclusive or wp_can_reuse_anon_folio(m, folio, vma)):
+    if anon and _reused(m, folio, vma, address):
         pte_set(m, mm, address, 2 * folio + writable)
+        if not writable:
+            reach(m, COPIED)
         return 0
-    rc = wp_page_copy(m, c, vma, address)
+    rc = wp_page_copy(m, c, vma, address, unshare)
     if rc == 0 and anon:
         folio_remove_rmap_pte(m, folio)
         reach(m, COPIED)
@@ -150,15 +131,39 @@ def do_wp_page(m: Rows, c: Avcs, vma: int, address: int, entry: int) -> int:
 
 
 @compiled
+def _reused(m: Rows, folio: int, vma: int, address: int) -> bool:
+    """Whether the writer is alone with a page."""
+    if m[folio].stable_node and m[PARAMS].reuses_ksm_pages and _reuse_ksm_page(m, folio, vma, address):
+        return True
+    return m[folio].exclusive != 0 or wp_can_reuse_anon_folio(m, folio, vma)
+
+
+@compiled
+def _reuse_ksm_page(m: Rows, folio: int, vma: int, address: int) -> bool:
+    """v5.1 to v5.8: a page of KSM's without another user becomes an ordinary one; its node is stale from here on."""
+    if m[folio].slot or m[folio].mapcount != 1 or m[folio].pins:
+        return False
+    m[LOCKS].folio_locks += 1
+    m[folio].stable_node = 0
+    folio_move_anon_rmap(m, folio, vma)
+    m[folio].index = linear_page_index(m, vma, address)
+    return True
+
+
+@compiled
 def wp_can_reuse_anon_folio(m: Rows, folio: int, vma: int) -> bool:
     """Whether the writer is the last user of a page, which then moves to its anon_vma."""
+    if m[folio].stable_node:
+        return False
     if not m[PARAMS].no_exclusive:
-        if m[folio].mapcount > 1:
+        if m[folio].mapcount > 1 or m[folio].pins:
             return False
         m[LOCKS].folio_locks += 1
+        if m[folio].slot and not folio_free_swap(m, folio):
+            return False
     else:
         m[LOCKS].folio_locks += 1
-        if m[folio].mapcount > 1:
+        if not reuse_swap_page(m, folio):
             return False
     folio_move_anon_rmap(m, folio, vma)
     if m[folio].mapping != m[vma].anon_vma:
@@ -201,18 +206,39 @@ def copy_page_range(m: Rows, c: Avcs, dst: int, src: int) -> int:
             entry = m[leaf].pte[at]
             if entry == 0:
                 continue
-            if is_present(entry):
-                entry &= ~1
-                m[leaf].pte[at] = entry
-                if is_anon(entry):
-                    folio = folio_of(entry)
-                    m[folio].exclusive = 0
-                    m[folio].mapcount += 1
             if not copied:
                 copied = leaf_for(m, child, base)
+            if is_present(entry):
+                if is_anon(entry):
+                    folio = folio_of(entry)
+                    if m[folio].pins and m[folio].exclusive and _needs_cow_for_dma(m, mm):
+                        map_new_folio(m, dst, base + (at << 12), m[dst].vm_flags & VM_WRITE != 0)
+                        continue
+                    m[folio].exclusive = 0
+                    m[folio].mapcount += 1
+                entry &= ~1
+                m[leaf].pte[at] = entry
+            elif entry < 0:
+                entry = _copy_nonpresent_pte(m, entry)
+                m[leaf].pte[at] = entry
             pte_put(m, child, copied, at, entry)
         leaf = tree_next(m, leaf)
     return 0
+
+
+@compiled
+def _needs_cow_for_dma(m: Rows, mm: int) -> bool:
+    """Whether a device may be writing to an exclusive page that is pinned: the child gets a copy of its own."""
+    return m[mm].has_pinned != 0 and not m[PARAMS].pins_unnoticed
+
+
+@compiled
+def _copy_nonpresent_pte(m: Rows, entry: int) -> int:
+    """A swap or migration entry, exclusive to nobody from now on."""
+    if is_swap(entry):
+        m[slot_of(entry)].swap_count += 1
+        return entry + (-entry & 1)
+    return entry + (-entry & 3)
 
 
 # --- ranges --------------------------------------------------------------------------------------
@@ -234,6 +260,8 @@ def zap_page_range(m: Rows, vma: int, start: int, end: int, keep_guards: bool) -
                 continue
             if is_anon(entry):
                 folio_remove_rmap_pte(m, folio_of(entry))
+            elif is_swap(entry):
+                swap_free(m, slot_of(entry))
             last = m[leaf].present == 1
             pte_put(m, mm, leaf, at, 0)
             if last:
@@ -253,6 +281,8 @@ def change_protection(m: Rows, vma: int, start: int, end: int) -> None:
         for at in range(low, high):
             entry = m[leaf].pte[at]
             if not is_present(entry):
+                if not may_write and entry < 0 and not is_swap(entry):
+                    m[leaf].pte[at] = entry + (-entry & 2)
                 continue
             if not may_write:
                 m[leaf].pte[at] = entry & ~1

@@ -10,6 +10,7 @@ from errno import EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM
 
 from rmaplab.engine.fork import remove_vma
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.ksm import unmerge_ksm_pages
 from rmaplab.engine.memory import change_protection, handle_mm_fault, zap_page_range
 from rmaplab.engine.pagetable import GUARD, first_leaf, folio_of, pte_get, pte_put, pte_set
 from rmaplab.engine.rmap import anon_vma_prepare, vma_lookup
@@ -37,13 +38,14 @@ __all__ = [
     "do_munmap",
     "do_user_addr_fault",
     "do_vmi_munmap",
+    "expand_downwards",
 ]
 
 TASK_SIZE = (1 << 47) - 4096
 MMAP_MIN_ADDR, STACK_GUARD_GAP = 0x10000, 256 * 4096
 VM_READ, VM_WRITE, VM_SHARED, VM_GROWSDOWN, VM_MAYBE_GUARD, VM_LOCKED = 0x1, 0x2, 0x8, 0x100, 0x800, 0x2000
 VM_ACCOUNT, VM_NORESERVE, VM_STICKY = 0x100000, 0x200000, 0x8000000 | 0x800
-DONTNEED, GUARD_INSTALL, GUARD_REMOVE, SET_FLAGS, PRIVATE_ANONYMOUS_FLAGS, PRIVATE_FLAGS = range(6)
+DONTNEED, GUARD_INSTALL, GUARD_REMOVE, SET_FLAGS, PRIVATE_ANONYMOUS_FLAGS, PRIVATE_FLAGS, UNMERGEABLE = range(7)
 
 
 # --- mmap ----------------------------------------------------------------------------------------
@@ -234,7 +236,7 @@ def mprotect_fixup(m: Rows, c: Avcs, vma: int, start: int, end: int, flags: int)
 
 @compiled
 def do_madvise(m: Rows, c: Avcs, mm: int, start: int, end: int, advice: int, added: int, removed: int) -> int:
-    """Give advice on [start, end), VMA by VMA: one of the six kinds, with the flags to set and to clear."""
+    """Give advice on [start, end), VMA by VMA: one of the seven kinds, with the flags to set and to clear."""
     m[LOCKS].mmap_locks += 1
     hole, address = 0, start
     while address < end:
@@ -268,8 +270,10 @@ def _madvise_vma_behavior(
         return 0
     if advice == PRIVATE_ANONYMOUS_FLAGS and (m[vma].file != 0 or m[vma].vm_flags & VM_SHARED):
         return -EINVAL
-    if advice == PRIVATE_FLAGS and m[vma].vm_flags & VM_SHARED:
+    if advice >= PRIVATE_FLAGS and m[vma].vm_flags & VM_SHARED:
         return 0
+    if advice == UNMERGEABLE and unmerge_ksm_pages(m, c, vma, start, end) != 0:
+        return -EAGAIN
     flags = m[vma].vm_flags & ~removed | added
     if flags == m[vma].vm_flags:
         return 0

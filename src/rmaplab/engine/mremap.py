@@ -10,6 +10,7 @@ from __future__ import annotations
 from errno import EFAULT, EINVAL, ENOMEM
 
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.ksm import unmerge_ksm_pages
 from rmaplab.engine.memory import move_entries
 from rmaplab.engine.mmap import do_vmi_munmap
 from rmaplab.engine.pagetable import has_table
@@ -18,7 +19,7 @@ from rmaplab.engine.rows import LOCKS, PARAMS, Avcs, Rows
 from rmaplab.engine.vma import copy_vma, vma_merge_extend
 from rmaplab.engine.vma_adjust import find, following_at, previous_to, split_vma
 
-__all__ = ["do_mremap"]
+__all__ = ["do_mremap", "move_page_tables"]
 
 TASK_SIZE, PAGE_SIZE, PMD_SIZE = (1 << 47) - 4096, 4096, 1 << 21
 VM_SHARED, VM_LOCKED, VM_ACCOUNT = 0x8, 0x2000, 0x100000
@@ -178,6 +179,9 @@ def move_vma(m: Rows, c: Avcs, mm: int, addr: int, old_len: int, new_len: int, n
         rc = check_prep_vma(m, vma, addr, old_len, new_len, new_addr, dontunmap)
         if rc != 0:
             return rc
+    rc = unmerge_ksm_pages(m, c, vma, addr, end)
+    if rc != 0:
+        return rc
     if m[PARAMS].dontunmap_apart and dontunmap and m[vma].vm_flags & VM_LOCKED:
         split_after = end < m[vma].vm_end
         if m[vma].key < addr and split_vma(m, c, vma, addr, True) != 0:

@@ -3,8 +3,9 @@
 
 An entry is ``2 * folio + writable``, 0 where nothing is mapped; the zero
 page, a page of a file and a guard have folios of their own that are no rows
-of objects.  A page table of the kernel (2 MiB) is there as long as one of its
-leaves is.
+of objects.  A swap entry is ``-(2 * slot + exclusive)``, and a migration entry
+``-(MIGRATION + 4 * folio + 2 * writable + exclusive)``.  A page table of the
+kernel (2 MiB) is there as long as one of its leaves is.
 """
 
 from __future__ import annotations
@@ -16,21 +17,26 @@ from rmaplab.engine.trees import tree_first, tree_floor, tree_insert, tree_next,
 __all__ = [
     "FILE_PAGE",
     "GUARD",
+    "MIGRATION",
     "ZERO_PAGE",
     "first_leaf",
     "folio_of",
     "has_table",
     "is_anon",
     "is_present",
+    "is_swap",
     "leaf_at",
     "leaf_for",
     "pte_clear",
     "pte_get",
     "pte_put",
     "pte_set",
+    "slot_of",
+    "waits_for",
 ]
 
 ZERO_PAGE, FILE_PAGE, GUARD = 1, 2, 3
+MIGRATION = 1 << 30
 
 
 @compiled
@@ -49,6 +55,24 @@ def is_present(entry: int) -> bool:
 def is_anon(entry: int) -> bool:
     """Whether it maps an anonymous folio."""
     return entry >> 1 >= FIRST
+
+
+@compiled
+def is_swap(entry: int) -> bool:
+    """Whether it is a swap entry; what else is below zero is a migration entry."""
+    return -MIGRATION < entry < 0
+
+
+@compiled
+def slot_of(entry: int) -> int:
+    """What a swap entry names."""
+    return -entry >> 1
+
+
+@compiled
+def waits_for(entry: int) -> int:
+    """The folio that a migration entry waits for, 0 for any other entry."""
+    return (-entry - MIGRATION) >> 2 if entry <= -MIGRATION else 0
 
 
 @compiled

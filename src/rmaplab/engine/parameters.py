@@ -139,6 +139,17 @@ _TABLE: dict[str, dict[str, _Known]] = {
     "needs_adjacent_anon_pgoff": {"V7_3": _ALIKE},
     "vm_area_alloc": {"V7_3": _adds(anon_pgoff_apart=1)},
     "vma_set_range": {"V7_3": _adds(anon_pgoff_apart=1)},
+    # swap, pins and KSM
+    "do_wp_page": {"KsmPageReused": _MORE},  # the attribute says whether
+    "folio_needs_cow_for_dma": {"PinnedUnnoticed": _is(pins_unnoticed=1)},
+    "folio_try_share_anon_rmap_pte": {"PinnedUnnoticed": _is(pins_unnoticed=1)},
+    "gup_must_unshare": {"PinnedUnnoticed": _is(pins_unnoticed=1), "PinsPagesOfFiles": _adds(pins_pages_of_files=1)},
+    "ksm_walk_range": {"V7_3": _is(ksm_walks_offset=1)},
+    "map_swapped_page": {"ReuseByCount": _is(no_exclusive=1)},
+    "reuse_ksm_page": {"KsmPageReused": _ALIKE},
+    "reuse_swap_page": {"ReuseByCount": _ALIKE},
+    "shrink_folio": {"PinnedUnnoticed": _adds(pins_unnoticed=1)},
+    "swapin_sole_reference": {"V6_18_9": _is(swapin_sole_reference=1)},
     # walks
     "anon_mapping_changed": {"V6_18_9": _ALIKE, "V6_1": _ALIKE},
     "rmap_walk": {"UnlockedWalk": _ALIKE},
@@ -146,29 +157,23 @@ _TABLE: dict[str, dict[str, _Known]] = {
     # what no call that the engine makes comes to
     "alloc_anon_folio": {"HugePagesOnly": _ALIKE},
     "do_huge_pmd_wp_page": {"HugePagesCopied": _ALIKE},
-    "do_wp_page": {"KsmPageReused": _MORE},
-    "folio_needs_cow_for_dma": {"PinnedUnnoticed": _ALIKE},
-    "folio_try_share_anon_rmap_pte": {"PinnedUnnoticed": _ALIKE},
-    "gup_must_unshare": {"PinnedUnnoticed": _ALIKE, "PinsPagesOfFiles": _ALIKE},
-    "ksm_walk_range": {"V7_3": _ALIKE},
     "lock_moved_folio": {"MoveLocksAnonVma": _ALIKE},
     "madvise_collapse": {"NoMadviseCollapse": _ALIKE},
-    "map_swapped_page": {"ReuseByCount": _ALIKE},
     "mapped_pages": {"ReuseByCount": _ALIKE},
     "reuse_huge_folio": {"HugePagesCopied": _ALIKE},
-    "reuse_ksm_page": {"KsmPageReused": _ALIKE},
-    "reuse_swap_page": {"ReuseByCount": _ALIKE},
-    "shrink_folio": {"PinnedUnnoticed": _ALIKE},
-    "swapin_sole_reference": {"V6_18_9": _ALIKE},
     "thp_vma_allowable": {"NoLargeFolios": _ALIKE},
     "unlock_moved_folio": {"MoveLocksAnonVma": _ALIKE},
     "wp_can_reuse_large_anon_folio": {"LargeFoliosCopied": _ALIKE, "ReuseByCount": _ALIKE},
 }
 
 
+_ATTRIBUTES = ("reuses_ksm_pages", "swapin_names_own")
+"""Attributes of classes that functions ask for, and parameters of the same name; a class without one does not ask."""
+
+
 def parameters_of(series: type[Kernel]) -> dict[str, int]:
     """The parameters of a series that the engine knows; those that are 0 are left out."""
-    found: dict[str, int] = {}
+    found: dict[str, int] = {name: 1 for name in _ATTRIBUTES if getattr(series, name, False)}
     for name in _overridden(series):
         for known in _definitions(series, name):
             assert known is not None, name
@@ -190,7 +195,7 @@ def unknown_function(series: type[Kernel]) -> str:
 
 
 def patched_function(series: type[Kernel]) -> str:
-    """A function that somebody has put in the place of a class's own while the program ran; empty if there is none."""
+    """A function that somebody has put in the place of a class's own while the program ran; empty if none."""
     for base in series.__mro__[:-1]:
         for name, value in vars(base).items():
             if isinstance(value, FunctionType) and value.__qualname__ != f"{base.__qualname__}.{name}":

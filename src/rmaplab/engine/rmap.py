@@ -11,9 +11,9 @@ from __future__ import annotations
 from errno import ENOMEM
 
 from rmaplab.engine.interval_tree import interval_tree_insert, interval_tree_remove, move_to_head
-from rmaplab.engine.jit import compiled
+from rmaplab.engine.jit import compiled, inlined
 from rmaplab.engine.reached import HALF_BUILT, NEIGHBOUR_SHARED, RETRY_SERVED
-from rmaplab.engine.rows import LOCKS, PARAMS, SLAB, Avcs, Rows, report
+from rmaplab.engine.rows import LOCKS, MACHINE, PARAMS, SLAB, Avcs, Rows, report
 from rmaplab.engine.services import (
     alloc_anon_vma,
     alloc_avc,
@@ -94,7 +94,7 @@ def put_anon_vma(m: Rows, anon_vma: int) -> None:
 # --- links -------------------------------------------------------------------------------------
 
 
-@compiled
+@inlined
 def anon_vma_chain_assign(m: Rows, c: Avcs, vma: int, avc: int, anon_vma: int) -> None:
     """Put an AVC at the head of the VMA's list."""
     head = m[vma].head
@@ -110,7 +110,7 @@ def anon_vma_chain_assign(m: Rows, c: Avcs, vma: int, avc: int, anon_vma: int) -
     m[vma].length += 1
 
 
-@compiled
+@inlined
 def _chain_remove(m: Rows, c: Avcs, vma: int, avc: int) -> None:
     before, after = c[avc].before, c[avc].after
     if before:
@@ -147,22 +147,22 @@ def anon_vma_unlock_write(m: Rows, anon_vma: int) -> None:
     unlock(m, rwsem(m, anon_vma))
 
 
-@compiled
+@inlined
 def _assert_tree_locked(m: Rows, anon_vma: int) -> None:
     m[LOCKS].tree_operations += 1
     if not holds(m, rwsem(m, anon_vma), True):
         report(m, 26)
 
 
-@compiled
-def insert_avc(m: Rows, c: Avcs, avc: int, anon_vma: int) -> None:
-    """anon_vma_interval_tree_insert."""
+@inlined
+def insert_avc(m: Rows, c: Avcs, avc: int, anon_vma: int, near: int) -> None:
+    """anon_vma_interval_tree_insert; ``near`` is a range of the index that may be the right one, or none."""
     _assert_tree_locked(m, anon_vma)
-    interval_tree_insert(m, c, avc, anon_vma)
+    interval_tree_insert(m, c, avc, anon_vma, near)
     m[anon_vma].linked = 1
 
 
-@compiled
+@inlined
 def remove_avc(m: Rows, c: Avcs, avc: int, anon_vma: int) -> None:
     """anon_vma_interval_tree_remove."""
     _assert_tree_locked(m, anon_vma)
@@ -216,7 +216,7 @@ def anon_vma_prepare(m: Rows, c: Avcs, vma: int) -> int:
     m[LOCKS].page_table_locks += 1
     m[vma].anon_vma = anon_vma
     anon_vma_chain_assign(m, c, vma, avc, anon_vma)
-    insert_avc(m, c, avc, anon_vma)
+    insert_avc(m, c, avc, anon_vma, 0)
     add_active_vmas(m, anon_vma, 1)
     anon_vma_unlock_write(m, anon_vma)
     if m[PARAMS].lists:
@@ -272,7 +272,7 @@ def anon_vma_compatible(m: Rows, lower: int, upper: int) -> bool:
 @compiled
 def anon_vma_clone(m: Rows, c: Avcs, dst: int, src: int, operation: int) -> int:
     """Link ``dst`` to every anon_vma of ``src``; 0 or -ENOMEM."""
-    avc = m[src].head
+    avc = m[src].head if m[MACHINE].watched else 0
     while avc:
         if c[avc].range <= 0:
             report(m, 20)
@@ -334,10 +334,11 @@ def _clone_in_two_passes(m: Rows, c: Avcs, dst: int, src: int, operation: int) -
         anon_vma_chain_assign(m, c, dst, avc, c[pavc].anon_vma)
         pavc = c[pavc].after
     anon_vma_lock_write(m, m[src].anon_vma)
-    avc = m[dst].tail
+    avc, pavc = m[dst].tail, m[src].head
     while avc:
         anon_vma = c[avc].anon_vma
-        insert_avc(m, c, avc, anon_vma)
+        insert_avc(m, c, avc, anon_vma, c[pavc].range)
+        pavc = c[pavc].after
         if not told:
             try_reuse_anon_vma(m, dst, src, anon_vma)
         elif operation == FORK:
@@ -401,7 +402,7 @@ def _clone_in_one_pass(m: Rows, c: Avcs, dst: int, src: int, operation: int) -> 
                 cleanup_partial_anon_vmas(m, c, dst)
                 return -ENOMEM
             anon_vma_lock_write(m, own)
-        _chain_link(m, c, dst, avc, c[pavc].anon_vma)
+        _chain_link(m, c, dst, avc, pavc)
         try_reuse_anon_vma(m, dst, src, c[pavc].anon_vma)
         pavc = c[pavc].before
     _count_active_vma(m, dst)
@@ -410,15 +411,16 @@ def _clone_in_one_pass(m: Rows, c: Avcs, dst: int, src: int, operation: int) -> 
 
 
 @compiled
-def _chain_link(m: Rows, c: Avcs, vma: int, avc: int, anon_vma: int) -> None:
-    """anon_vma_chain_link: on the list and into the tree in one step."""
+def _chain_link(m: Rows, c: Avcs, vma: int, avc: int, pavc: int) -> None:
+    """anon_vma_chain_link, to what ``pavc`` links: on the list and into the tree in one step."""
+    anon_vma = c[pavc].anon_vma
     anon_vma_chain_assign(m, c, vma, avc, anon_vma)
     if m[PARAMS].clone == 4:
         anon_vma_lock_write(m, anon_vma)
-        insert_avc(m, c, avc, anon_vma)
+        insert_avc(m, c, avc, anon_vma, c[pavc].range)
         anon_vma_unlock_write(m, anon_vma)
     else:
-        insert_avc(m, c, avc, anon_vma)
+        insert_avc(m, c, avc, anon_vma, c[pavc].range)
 
 
 @compiled
@@ -452,7 +454,7 @@ def _clone_root_by_root(m: Rows, c: Avcs, dst: int, src: int, operation: int) ->
                 cleanup_partial_anon_vmas(m, c, dst)
                 return -ENOMEM
         root = lock_anon_vma_root(m, root, c[pavc].anon_vma)
-        _chain_link(m, c, dst, avc, c[pavc].anon_vma)
+        _chain_link(m, c, dst, avc, pavc)
         try_reuse_anon_vma(m, dst, src, c[pavc].anon_vma)
         pavc = c[pavc].before
     _count_active_vma(m, dst)
@@ -471,7 +473,7 @@ def _clone_link_by_link(m: Rows, c: Avcs, dst: int, src: int) -> int:
         if not avc:
             unlink_anon_vmas(m, c, dst)
             return -ENOMEM
-        _chain_link(m, c, dst, avc, c[pavc].anon_vma)
+        _chain_link(m, c, dst, avc, pavc)
         pavc = c[pavc].after if mirrors else c[pavc].before
     return 0
 
@@ -569,7 +571,7 @@ def anon_vma_link_child(m: Rows, c: Avcs, vma: int, parent: int, anon_vma: int, 
     m[vma].anon_vma = anon_vma
     anon_vma_chain_assign(m, c, vma, avc, anon_vma)
     anon_vma_lock_write(m, anon_vma)
-    insert_avc(m, c, avc, anon_vma)
+    insert_avc(m, c, avc, anon_vma, 0)
     add_children(m, parent, 1)
     anon_vma_unlock_write(m, anon_vma)
 

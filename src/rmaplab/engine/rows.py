@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from rmaplab.engine.jit import compiled
+from rmaplab.engine.jit import compiled, inlined
 
 __all__ = [
     "ANON_VMA",
@@ -29,18 +29,23 @@ __all__ = [
     "FIRST",
     "FOLIO",
     "IDS",
+    "ITEM",
     "LEAF",
     "LOCKS",
     "MACHINE",
     "MM",
+    "NODE",
     "NONE",
+    "PAGES",
     "PARAMETERS",
     "PARAMS",
+    "PIN",
     "PROCESS",
     "RANGE",
     "REACHED",
     "ROW",
     "SLAB",
+    "SLOT",
     "VMA",
     "VMG",
     "Avcs",
@@ -75,6 +80,7 @@ PARAMETERS = (  # all of one byte; 0 is v7.0's logic
     "guards_need_anon_vma",  # 1: also where a file is mapped
     "import_late",  # 1: zoo/Z10
     "keeps_account",  # 1: what was charged once stays so
+    "ksm_walks_offset",  # 1: v7.3, KSM's walks look at one offset
     "lists",  # 1: v2.6.34, anon_vmas have lists in order of insertion
     "merge_checks",  # 1: anon_vma_merge() compares
     "merge_in_two_rounds",  # 1: zoo/Z13
@@ -85,14 +91,19 @@ PARAMETERS = (  # all of one byte; 0 is v7.0's logic
     "no_exclusive",  # 1: no page has an exclusive bit
     "one_vma_moved",  # 1: mremap moves pages of one VMA
     "own_locks",  # 1: v2.6.34, each anon_vma has a lock of its own
+    "pins_pages_of_files",  # 1: read-only pins unshare anonymous pages alone
+    "pins_unnoticed",  # 1: pins bind no page
     "put",  # 0 child then root, 1 root first (zoo/Z32), 2 no hold on the root
     "reusable_any",  # 1: zoo/Z20
     "reuse",  # 0 v7.0, 1 asks for the source, 2 by degree, 3 by degree without asking, 4 never
+    "reuses_ksm_pages",  # 1: a page of KSM's with one mapping is written in place
     "root_unpinned",  # 1: nobody pins a root
     "rmap_locks",  # mremap takes them 0 for tables too, 1 by the entry rule, 2 never
     "shift_loses_links",  # 1: zoo/Z21a
     "split_forgets_failure",  # 1: zoo/Z12
     "stack_lock",  # 1: a stack grows under page_table_lock, too
+    "swapin_names_own",  # 1: a page that its only user writes to as it comes back names its own anon_vma
+    "swapin_sole_reference",  # 1: a page that comes back for its last entry is exclusive if it is written to
     "tables_by_entry",  # 1: mremap moves no whole table
     "unlink",  # 0 one lock, 1 root by root, 2 each its own
     "unlink_checks",  # 0 asserts, 1 nothing
@@ -100,7 +111,7 @@ PARAMETERS = (  # all of one byte; 0 is v7.0's logic
     "young_names",  # 1: zoo/Z21c
 )
 SIZE = 96
-_HEADER = [  # of every object
+_HEADER: list[tuple[str, Any, int]] = [  # of every object
     ("key", "i8", 0),  # what a tree is sorted by
     ("left", "i4", 8),
     ("right", "i4", 12),
@@ -111,7 +122,7 @@ _HEADER = [  # of every object
     ("linked", "i1", 26),  # an anon_vma that some VMA was linked to
     ("attached", "i1", 27),  # a VMA that is in its mm
 ]
-_FIELDS = {
+_FIELDS: dict[str, list[tuple[str, Any, int]]] = {
     # struct vm_area_struct; key: vm_start
     "VMA": [
         ("vm_mm", "i4", 28),
@@ -155,8 +166,9 @@ _FIELDS = {
         ("number_of_vmas", "i4", 56),
         ("number_of_leaves", "i4", 60),
         ("has_pinned", "i4", 64),
+        ("first_pin", "i4", 68),
     ],
-    # a folio of one page
+    # a folio of one page; key: the call that has migrated it
     "FOLIO": [
         ("mapping", "i4", 28),
         ("index", "i8", 32),
@@ -165,7 +177,30 @@ _FIELDS = {
         ("pins", "i4", 48),
         ("slot", "i4", 52),
         ("stable_node", "i4", 56),
+        ("holders", "i4", 60),  # nodes whose page it is, and a migration
     ],
+    # a slot of the swap area
+    "SLOT": [
+        ("swap_count", "i4", 28),  # entries of page tables that name it
+        ("cached", "i4", 32),  # the folio in the swap cache, 0: the slot alone has the content
+    ],
+    # struct ksm_stable_node; freed: it has left the tree, but a pinned folio still names it
+    "NODE": [
+        ("next_node", "i4", 28),
+        ("content", "i8", 32),
+        ("kfolio", "i4", 40),
+        ("items", "i4", 44),  # the latest first
+    ],
+    # struct ksm_rmap_item
+    "ITEM": [
+        ("item_mm", "i4", 28),  # 0: one that is gone
+        ("address", "i8", 32),  # bytes
+        ("item_pgoff", "i8", 40),
+        ("item_anon_vma", "i4", 48),
+        ("next_item", "i4", 52),
+    ],
+    # a pin of a process, the earliest first; its ``address`` is where the folio was
+    "PIN": [("pinned", "i4", 28), ("next_pin", "i4", 40)],
     # a task; its ``id`` is its number
     "PROCESS": [
         ("mm", "i4", 28),
@@ -229,6 +264,15 @@ _FIELDS = {
         ("shmem_ids", "i4", 56),
         ("folio_ids", "i8", 64),
     ],
+    # row PAGES: what of pages is not in page tables, and the walk or migration under way
+    "PAGES": [
+        ("first_node", "i4", 0),  # the stable tree, in the order of insertion
+        ("walk_left", "i4", 4),  # mappings that a walk has not yet seen
+        ("walk_locked", "i4", 8),  # it met memory that is locked
+        ("waiting", "i4", 12),  # the folio that migration entries wait for
+        ("number_waiting", "i4", 16),
+        ("migrations", "i8", 32),  # calls
+    ],
     # row REACHED
     "REACHED": [("reached", ("i8", 12), 0)],
     # row VMG: struct vma_merge_struct
@@ -250,9 +294,9 @@ _FIELDS = {
     # row PARAMS: what differs between series
     "PARAMS": [(name, "i1", at) for at, name in enumerate(PARAMETERS)],
 }
-PARAMS, REACHED, MACHINE, SLAB, LOCKS, IDS, VMG = range(7)
+PARAMS, REACHED, MACHINE, SLAB, LOCKS, IDS, VMG, PAGES = range(8)
 FIRST = 8  # row of the first object
-NONE, VMA, ANON_VMA, RANGE, LEAF, MM, FOLIO, PROCESS, SLOT, NODE, ITEM = range(11)
+NONE, VMA, ANON_VMA, RANGE, LEAF, MM, FOLIO, PROCESS, SLOT, NODE, ITEM, PIN = range(12)
 
 _ALL = _HEADER + [field for fields in _FIELDS.values() for field in fields]
 ROW = np.dtype(
@@ -324,7 +368,7 @@ def free_row(m: Rows, row: int) -> None:
     m[MACHINE].free_rows += 1
 
 
-@compiled
+@inlined
 def new_avc(m: Rows, c: Avcs) -> int:
     """An AVC that links nothing yet; MemoryError if there is none, which callers see to beforehand."""
     avc = m[MACHINE].free_avc
@@ -341,7 +385,7 @@ def new_avc(m: Rows, c: Avcs) -> int:
     return avc
 
 
-@compiled
+@inlined
 def retire_avc(m: Rows, c: Avcs, avc: int) -> None:
     """Give an AVC back, as :func:`retire_row` does a row; one that still stands in an index is lost."""
     if not m[MACHINE].keeps:
@@ -406,6 +450,8 @@ def _mark_named(m: Rows, c: Avcs) -> None:
             _mark_row(m, m[row].parent)
         elif kind == FOLIO:
             _mark_row(m, m[row].mapping)
+        elif kind == ITEM:
+            _mark_row(m, m[row].item_anon_vma)
     for avc in range(1, m[MACHINE].used_avcs):
         if c[avc].anon_vma > 0:
             _mark_row(m, c[avc].vma)

@@ -8,7 +8,7 @@ by their owners; the others nest in one way here, and are counted.
 
 from __future__ import annotations
 
-from rmaplab.engine.jit import compiled
+from rmaplab.engine.jit import compiled, inlined
 from rmaplab.engine.rows import (
     ANON_VMA,
     IDS,
@@ -56,7 +56,7 @@ def reach(m: Rows, what: int) -> None:
 # --- slab ------------------------------------------------------------------------------------
 
 
-@compiled
+@inlined
 def _granted(m: Rows, nowait: bool) -> bool:
     """Whether an allocation of an anon_vma or AVC succeeds."""
     if m[SLAB].retrying and not nowait:
@@ -74,7 +74,7 @@ def _granted(m: Rows, nowait: bool) -> bool:
     return False
 
 
-@compiled
+@inlined
 def _charge(m: Rows, size: int) -> None:
     m[SLAB].bytes += size
     m[SLAB].peak_bytes = max(m[SLAB].peak_bytes, m[SLAB].bytes)
@@ -107,7 +107,7 @@ def free_anon_vma(m: Rows, anon_vma: int) -> None:
     retire_row(m, anon_vma)
 
 
-@compiled
+@inlined
 def alloc_avc(m: Rows, c: Avcs, nowait: bool) -> int:
     """An AVC; 0 if the plan says so."""
     if not _granted(m, nowait):
@@ -119,7 +119,7 @@ def alloc_avc(m: Rows, c: Avcs, nowait: bool) -> int:
     return new_avc(m, c)
 
 
-@compiled
+@inlined
 def free_avc(m: Rows, c: Avcs, avc: int) -> None:
     """Give it back; twice is reported and changes nothing."""
     if c[avc].anon_vma < 0:
@@ -172,7 +172,7 @@ def unlock(m: Rows, owner: int) -> None:
     m[LOCKS].longest_hold = max(m[LOCKS].longest_hold, m[LOCKS].tree_operations - m[LOCKS].before)
 
 
-@compiled
+@inlined
 def holds(m: Rows, owner: int, write: bool) -> bool:
     """Whether an anon_vma's rwsem is held, at least in this mode."""
     for at in range(min(m[MACHINE].number_held, 4)):

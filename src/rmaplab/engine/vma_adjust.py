@@ -170,7 +170,7 @@ def _take_out(m: Rows, c: Avcs, vma: int) -> None:
 def _put_back(m: Rows, c: Avcs, vma: int) -> None:
     avc = m[vma].head
     while avc:
-        insert_avc(m, c, avc, c[avc].anon_vma)
+        insert_avc(m, c, avc, c[avc].anon_vma, 0)
         avc = c[avc].after
 
 

@@ -122,8 +122,40 @@ def mixed(events: int = 100_000, processes: int = 40, seed: int = 0) -> Iterator
             yield _touch(task, _place(random.randint(1, min(63, places[task])), 8) + random.randrange(8) * PAGE)
 
 
+def churn(events: int = 300_000, processes: int = 150, seed: int = 0) -> Iterator[Event]:
+    """About ``events`` random calls of up to ``processes`` processes, every fourth a fork or an exit: long chains."""
+    random = Random(seed).random
+    areas, pages = 4, 8
+    yield ["exec", 0, "churn", []]
+    for area in range(areas):
+        yield _mmap(0, _place(area, pages), pages)
+        yield _touch(0, _place(area, pages), 2)
+    created, tasks = 1, [0]
+    for _ in range(events):
+        kind, at = random(), int(len(tasks) * random())
+        task, place = tasks[at], _place(int(areas * random()), pages)
+        page = place + int(pages * random()) * PAGE
+        if kind < 0.26 and len(tasks) < processes:
+            yield ["fork", task, created]
+            tasks.append(created)
+            created += 1
+        elif kind < 0.26 and len(tasks) > 1:
+            yield ["exit", task]
+            del tasks[at]
+        elif kind < 0.265:
+            yield ["mprotect", task, page, PAGE, R if kind < 0.2625 else RW]
+        elif kind < 0.266:
+            yield ["munmap", task, page, PAGE]
+            yield _mmap(task, page, 1)
+        elif kind < 0.281:
+            yield _mmap(task, place, pages)
+        else:
+            yield _touch(task, page)
+
+
 GENERATORS: dict[str, Callable[..., Iterator[Event]]] = {
     "aim7": aim7,
+    "churn": churn,
     "daemon": daemon,
     "mixed": mixed,
     "splits": splits,

@@ -9,17 +9,19 @@ making over the whole history; areas too, the one apart from all others last.
 from __future__ import annotations
 
 from errno import EINVAL
+from zlib import crc32
 
 from rmaplab.engine import calls
 from rmaplab.engine.choice import OPERATIONS
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.mmap import PRIVATE_ANONYMOUS_FLAGS, SET_FLAGS
-from rmaplab.engine.pagetable import is_present, pte_get
+from rmaplab.engine.mmap import PRIVATE_ANONYMOUS_FLAGS, PRIVATE_FLAGS, SET_FLAGS
+from rmaplab.engine.pagetable import is_anon, is_present, is_swap, pte_get
 from rmaplab.engine.rmap import vma_lookup
-from rmaplab.engine.rows import MACHINE, SLAB, Avcs, Rows
+from rmaplab.engine.rows import MACHINE, PAGES, SLAB, Avcs, Rows
 from rmaplab.engine.vma_adjust import find
 
 __all__ = [
+    "ADVICE",
     "ALLOWED",
     "AREAS",
     "AWAY",
@@ -27,20 +29,29 @@ __all__ = [
     "BOUND_FAILURES",
     "BOUND_PAGES",
     "BOUND_PROCESSES",
+    "CALL",
+    "CONTENT",
+    "EXEC",
     "EXIT",
     "FORK",
-    "FORK_ADVICE",
     "HAS",
+    "KSM",
+    "KSMD",
     "MADVISE",
+    "MIGRATE",
     "MMAP",
     "MPROTECT",
     "MREMAP",
     "MUNMAP",
     "ONLY_FORK_FAILS",
+    "PIN",
     "PROMISES",
     "READ",
     "RIGHTS",
+    "SWAPIN",
+    "SWAPOUT",
     "UNKNOWN_ADVICE",
+    "UNPIN",
     "WRITE",
     "decode",
     "make_step",
@@ -51,14 +62,22 @@ __all__ = [
 AREAS, AWAY = 7, 7  # areas that there are names for; the one apart
 MMAP_BASE, PAGE_SIZE, AWAY_PAGES = 0x7F00_0000_0000, 4096, 256
 MMAP, WRITE, READ, MUNMAP, MPROTECT, MREMAP, MADVISE, FORK, EXIT = range(1, 10)
+SWAPOUT, SWAPIN, MIGRATE, PIN, UNPIN, KSM, KSMD, EXEC = range(10, 18)
+CALL = 31  # the part of a step that is the call
 RIGHTS = ("r", "rw", "rwx")
-FORK_ADVICE = ("dontfork", "dofork", "wipeonfork", "keeponfork")
+ADVICE = ("dontfork", "dofork", "wipeonfork", "keeponfork", "mergeable")
+MERGEABLE = 4
+CONTENT = "zeros"  # of all pages that KSM merges
+CONTENT_NUMBER = crc32(CONTENT.encode())
 VM_READ, VM_WRITE, VM_EXEC, VM_DONTCOPY, VM_WIPEONFORK = 0x1, 0x2, 0x4, 0x20000, 0x2000000
+VM_MERGEABLE = 0x80000000
 
 # What a history is made of, as bits.
 HAS = {name: 1 << at for at, name in enumerate(OPERATIONS)}
 HAS_EXIT, HAS_FORK, HAS_MMAP, HAS_MPROTECT, HAS_MUNMAP, HAS_READ, HAS_WRITE = (1 << at for at in range(7))
 HAS_RWX, HAS_HALF, HAS_MREMAP, HAS_FORK_ADVICE = (1 << at for at in range(7, 11))
+HAS_SWAP, HAS_MIGRATE, HAS_PIN, HAS_KSM, HAS_EXEC = (1 << at for at in range(11, 16))
+ON_PAGES = HAS_SWAP | HAS_MIGRATE | HAS_PIN | HAS_KSM
 
 # Places in the array of bounds.
 (
@@ -68,7 +87,7 @@ HAS_RWX, HAS_HALF, HAS_MREMAP, HAS_FORK_ADVICE = (1 << at for at in range(7, 11)
     BOUND_FAILURES,
     BOUND_OPERATIONS,
     ONLY_FORK_FAILS,
-    UNKNOWN_ADVICE,  # bit n: of FORK_ADVICE
+    UNKNOWN_ADVICE,  # bit n: of ADVICE
     ALLOWED,  # bit n: a violation of AV-n counts
     PROMISES,  # see judge()
 ) = range(9)
@@ -79,18 +98,18 @@ HAS_RWX, HAS_HALF, HAS_MREMAP, HAS_FORK_ADVICE = (1 << at for at in range(7, 11)
 
 @compiled
 def _step(call: int, process: int, area: int, first: int, last: int, more: int) -> int:
-    return call | process << 4 | area << 14 | first << 18 | last << 24 | more << 30
+    return call | process << 5 | area << 15 | first << 19 | last << 25 | more << 31
 
 
 @compiled
 def with_plan(step: int, n: int, nowait: int) -> int:
     """The same call with its n-th allocation failing, or only the first attempt at it."""
-    return step | n << 42 | nowait << 54
+    return step | n << 43 | nowait << 55
 
 
 def decode(step: int) -> tuple[int, int, int, int, int, int, int, bool]:
     """Call, process, area, first and last page, more (rights, advice or target; the child), and the plan."""
-    parts = ((0, 4), (4, 10), (14, 4), (18, 6), (24, 6), (30, 12), (42, 12), (54, 1))
+    parts = ((0, 5), (5, 10), (15, 4), (19, 6), (25, 6), (31, 12), (43, 12), (55, 1))
     call, process, area, first, last, more, n, nowait = (step >> at & (1 << bits) - 1 for at, bits in parts)
     return call, process, area, first, last, more, n, bool(nowait)
 
@@ -119,10 +138,16 @@ def steps_from(m: Rows, bounds: Rows, created: int, steps: Rows) -> int:
         if operations & HAS_FORK and m[MACHINE].processes < bounds[BOUND_PROCESSES]:
             steps[count] = _step(FORK, number, 0, 0, 0, created)
             count += 1
+        if operations & HAS_EXEC and m[m[process].mm].vmas:
+            steps[count] = _step(EXEC, number, 0, 0, 0, 0)
+            count += 1
         if operations & HAS_EXIT:
             steps[count] = _step(EXIT, number, 0, 0, 0, 0)
             count += 1
         process = m[process].later
+    if operations & HAS_KSM and m[PAGES].first_node:
+        steps[count] = _step(KSMD, 0, 0, 0, 0, 0)
+        count += 1
     return count
 
 
@@ -160,10 +185,38 @@ def _on_area(m: Rows, bounds: Rows, process: int, area: int, steps: Rows, count:
         if flags & VM_READ and not is_present(entry) and operations & HAS_READ:
             steps[count] = _step(READ, number, area, page, page, 0)
             count += 1
+        if operations & ON_PAGES:
+            count = _on_page(m, operations, number, area, page, entry, flags, steps, count)
     for first in range(pages):
         for last in range(first, pages):
             if vma_lookup(m, mm, start + first * PAGE_SIZE) and vma_lookup(m, mm, start + last * PAGE_SIZE):
                 count = _on_range(m, bounds, process, area, first, last, steps, count)
+    return count
+
+
+@compiled
+def _on_page(
+    m: Rows, operations: int, number: int, area: int, page: int, entry: int, flags: int, steps: Rows, count: int
+) -> int:
+    """What happens to a page behind the process's back."""
+    if is_swap(entry) and operations & HAS_SWAP:
+        steps[count] = _step(SWAPIN, number, area, page, page, 0)
+        count += 1
+    if not is_anon(entry):
+        return count
+    folio = entry >> 1
+    if operations & HAS_SWAP:
+        steps[count] = _step(SWAPOUT, number, area, page, page, 0)
+        count += 1
+    if operations & HAS_MIGRATE:
+        steps[count] = _step(MIGRATE, number, area, page, page, 0)
+        count += 1
+    if operations & HAS_PIN:
+        steps[count] = _step(UNPIN if m[folio].pins else PIN, number, area, page, page, 0)
+        count += 1
+    if operations & HAS_KSM and flags & VM_MERGEABLE and not m[folio].stable_node:
+        steps[count] = _step(KSM, number, area, page, page, 0)
+        count += 1
     return count
 
 
@@ -203,6 +256,9 @@ def _on_range(m: Rows, bounds: Rows, process: int, area: int, first: int, last: 
             if (some if advice & 1 else lacking) & flag:
                 steps[count] = _step(MADVISE, number, area, first, last, advice)
                 count += 1
+    if operations & HAS_KSM and lacking & VM_MERGEABLE:
+        steps[count] = _step(MADVISE, number, area, first, last, MERGEABLE)
+        count += 1
     return count
 
 
@@ -235,15 +291,15 @@ def _on_targets(
 @compiled
 def make_step(m: Rows, c: Avcs, bounds: Rows, step: int) -> int:
     """Make a call with the failure plan that its step has; 0 or above, or a negative errno."""
-    call, number, area = step & 15, step >> 4 & 1023, step >> 14 & 15
-    first, last, more = step >> 18 & 63, step >> 24 & 63, step >> 30 & 4095
+    call, number, area = step & CALL, step >> 5 & 1023, step >> 15 & 15
+    first, last, more = step >> 19 & 63, step >> 25 & 63, step >> 31 & 4095
     m[SLAB].count = m[SLAB].failed = m[SLAB].retrying = 0
-    m[SLAB].fail_at = step >> 42 & 4095
-    m[SLAB].nowait_only = step >> 54 & 1
+    m[SLAB].fail_at = step >> 43 & 4095
+    m[SLAB].nowait_only = step >> 55 & 1
     m[MACHINE].reports = 0
     m[MACHINE].crashed = m[MACHINE].number_held = 0
     process = m[MACHINE].first_process
-    while m[process].id != number:
+    while process and m[process].id != number:
         process = m[process].later
     rc = _make(m, c, bounds, process, call, area, first, last, more)
     m[SLAB].fail_at = 0
@@ -282,9 +338,37 @@ def _make(
         rc = calls.make(m, c, calls.MREMAP, process, start, size, size, place, flags, -1)
         m[process].area_pages[target] = size // PAGE_SIZE if rc > 0 else 0
         return rc
+    if call >= SWAPOUT:
+        return _make_on_page(m, c, process, call, start)
     if bounds[UNKNOWN_ADVICE] >> more & 1:
         return -EINVAL
+    if more == MERGEABLE:
+        return calls.make(m, c, calls.MADVISE, process, start, end, PRIVATE_FLAGS, VM_MERGEABLE, 0, 0)
     flag = VM_DONTCOPY if more < 2 else VM_WIPEONFORK
     kind = PRIVATE_ANONYMOUS_FLAGS if more == 2 else SET_FLAGS
     added, removed = (0, flag) if more & 1 else (flag, 0)
     return calls.make(m, c, calls.MADVISE, process, start, end, kind, added, removed, 0)
+
+
+@compiled
+def _make_on_page(m: Rows, c: Avcs, process: int, call: int, start: int) -> int:
+    """What happens to a page, ksmd's scan, and exec."""
+    if call == SWAPOUT:
+        return calls.make(m, c, calls.RECLAIM, process, start, 0, 0, 0, 0, 0)
+    if call == SWAPIN:
+        return calls.make(m, c, calls.SWAPIN, process, start, 0, 0, 0, 0, 0)
+    if call == MIGRATE:
+        return calls.make(m, c, calls.MIGRATE, process, start, start + PAGE_SIZE, 0, 0, 0, 0)
+    if call == PIN:
+        return calls.make(m, c, calls.PIN, process, start, 1, 0, 0, 0, 0)
+    if call == UNPIN:
+        return calls.make(m, c, calls.UNPIN, process, start, 0, 0, 0, 0, 0)
+    if call == KSM:
+        return calls.make(m, c, calls.KSM, process, start, start + PAGE_SIZE, CONTENT_NUMBER, 0, 0, 0)
+    if call == KSMD:
+        return calls.make(m, c, calls.KSMD, process, 0, 0, 0, 0, 0, 0)
+    rc = calls.make(m, c, calls.EXECVE, process, 0, 0, 0, 0, 0, 0)
+    if rc == 0:
+        for area in range(8):
+            m[process].area_pages[area] = 0
+    return rc

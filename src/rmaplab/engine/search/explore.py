@@ -17,6 +17,7 @@ from rmaplab.engine.rows import AVC, MACHINE, REACHED, ROW, SLAB, Avcs, Rows, se
 from rmaplab.engine.search.alphabet import (
     ALLOWED,
     BOUND_FAILURES,
+    CALL,
     FORK,
     ONLY_FORK_FAILS,
     PROMISES,
@@ -25,17 +26,17 @@ from rmaplab.engine.search.alphabet import (
     with_plan,
 )
 from rmaplab.engine.search.fingerprint import fingerprint
+from rmaplab.engine.search.judge import judge
 from rmaplab.engine.search.naming import scratch
 from rmaplab.engine.search.packed import KEYS, LONGEST, mark
-from rmaplab.engine.search.judge import judge
 
 __all__ = [
     "AGAIN",
     "CHUNK",
     "CRASH",
     "DANGLING",
-    "HALF",
     "FOUND",
+    "HALF",
     "LEAKED",
     "NUMBERS",
     "POINTS",
@@ -208,7 +209,7 @@ def _take(
     parents[number] = state
     ways[number] = step
     failed[number] = failures | (AGAIN if known else 0)
-    created[number] = created[state] + (step & 15 == FORK and rc > 0)
+    created[number] = created[state] + (step & CALL == FORK and rc > 0)
     counts[NUMBERS] = number + 1
 
 
@@ -276,7 +277,7 @@ def expand(
                 bad,
             )
             allocations = own_m[SLAB].count
-            if failures >= bounds[BOUND_FAILURES] or (bounds[ONLY_FORK_FAILS] and step & 15 != FORK):
+            if failures >= bounds[BOUND_FAILURES] or (bounds[ONLY_FORK_FAILS] and step & CALL != FORK):
                 continue
             for n in range(1, allocations + 1):
                 _copy(flat_m, flat_c, m, level, work)
@@ -302,7 +303,7 @@ def expand(
                 )
                 counts[POINTS] += 1
                 counts[HALF] += own_m[REACHED].reached[HALF_BUILT] > half_built
-                if step & 15 == FORK:
+                if step & CALL == FORK:
                     counts[LEAKED] += own_m[SLAB].live_avcs - links
                     counts[DANGLING] += _dangling(own_m, own_c)
                 if own_m[SLAB].failed > 1:

@@ -11,19 +11,21 @@ from __future__ import annotations
 
 from rmaplab.engine.interval_tree import range_first, range_next
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.pagetable import GUARD, ZERO_PAGE, is_anon
-from rmaplab.engine.rows import SLAB, Avcs, Rows
+from rmaplab.engine.pagetable import GUARD, ZERO_PAGE, is_anon, is_swap, slot_of, waits_for
+from rmaplab.engine.rows import FIRST, PAGES, SLAB, Avcs, Rows
 from rmaplab.engine.search.naming import (
     ANON_VMAS,
     COUNT,
     FOLIOS,
     ORDER,
+    SLOTS,
     VMAS,
     Scratch,
     begin_numbers,
     known,
     number_all,
     number_of,
+    number_of_mm,
     sorted_processes,
 )
 from rmaplab.engine.trees import tree_first, tree_next
@@ -76,17 +78,13 @@ def encode(m: Rows, c: Avcs, s: Scratch, shapes: Scratch, out: Scratch, walk_ord
     processes = sorted_processes(m, c, shapes)
     to = 0
     for at in range(processes):
-        mm = m[shapes[at]].mm
-        seen = -1
-        if m[mm].users > 1:
-            for before in range(at):
-                if m[shapes[before]].mm == mm:
-                    seen = before
-                    break
+        seen = number_of_mm(m, shapes, at, m[shapes[at]].mm)
         out[to] = seen
         to += 1
         if seen < 0:
-            to = _encode_mm(m, c, s, out, to, mm)
+            to = _encode_mm(m, c, s, out, to, m[shapes[at]].mm)
+    if s[SLOTS, COUNT] or m[PAGES].first_node:
+        to = _encode_swap_and_ksm(m, s, shapes, processes, out, to)
     if m[SLAB].live_anon_vmas != s[ANON_VMAS, COUNT]:
         number_all(m, s)
     done = 0
@@ -103,6 +101,9 @@ def encode(m: Rows, c: Avcs, s: Scratch, shapes: Scratch, out: Scratch, walk_ord
         out[to + 4] = 0
         out[to + 5] = m[folio].pins
         to += 6
+        if m[folio].stable_node:
+            out[to] = m[m[folio].stable_node].content
+            to += 1
     return to
 
 
@@ -141,6 +142,8 @@ def _encode_mm(m: Rows, c: Avcs, s: Scratch, out: Scratch, to: int, mm: int) -> 
                 if folio == GUARD:
                     out[to + 1] = -10
                     to += 2
+                elif entry < 0:
+                    to = _encode_nonpresent(s, out, to, entry)
                 else:
                     number = -3 if folio == ZERO_PAGE else -4
                     out[to + 1] = number_of(s, folio, FOLIOS) if is_anon(entry) else number
@@ -149,10 +152,68 @@ def _encode_mm(m: Rows, c: Avcs, s: Scratch, out: Scratch, to: int, mm: int) -> 
                     to += 4
             at += 1
         leaf = tree_next(m, leaf)
+    pin = m[mm].first_pin
+    while pin:
+        out[to] = m[pin].address
+        out[to + 1] = -12
+        out[to + 2] = _folio(s, m[pin].pinned)
+        to += 3
+        pin = m[pin].next_pin
     out[to] = -3
     out[to + 1] = m[mm].has_pinned
     out[to + 2] = m[mm].brk
     return to + 3
+
+
+@compiled
+def _folio(s: Scratch, folio: int) -> int:
+    """The number of an anonymous folio, or of what stands for others."""
+    if folio >= FIRST:
+        return number_of(s, folio, FOLIOS)
+    return -3 if folio == ZERO_PAGE else -4
+
+
+@compiled
+def _encode_nonpresent(s: Scratch, out: Scratch, to: int, entry: int) -> int:
+    """A swap or migration entry, behind its address."""
+    if is_swap(entry):
+        out[to + 1] = -8
+        out[to + 2] = number_of(s, slot_of(entry), SLOTS)
+        out[to + 3] = -entry & 1
+        return to + 4
+    out[to + 1] = -9
+    out[to + 2] = number_of(s, waits_for(entry), FOLIOS)
+    out[to + 3] = -entry >> 1 & 1
+    out[to + 4] = -entry & 1
+    out[to + 5] = 0
+    return to + 6
+
+
+@compiled
+def _encode_swap_and_ksm(m: Rows, s: Scratch, shapes: Scratch, processes: int, out: Scratch, to: int) -> int:
+    """The slots that entries name, and the stable tree."""
+    for at in range(s[SLOTS, COUNT]):
+        slot = s[at, ORDER + SLOTS]
+        out[to] = m[slot].swap_count
+        out[to + 1] = number_of(s, m[slot].cached, FOLIOS) if m[slot].cached else -1
+        to += 2
+    node = m[PAGES].first_node
+    while node:
+        out[to] = m[node].content
+        out[to + 1] = number_of(s, m[node].kfolio, FOLIOS)
+        to += 2
+        item = m[node].items
+        while item:
+            out[to] = number_of_mm(m, shapes, processes, m[item].item_mm)
+            out[to + 1] = m[item].address
+            out[to + 2] = m[item].item_pgoff
+            out[to + 3] = number_of(s, m[item].item_anon_vma, ANON_VMAS)
+            to += 4
+            item = m[item].next_item
+        out[to] = -4
+        to += 1
+        node = m[node].next_node
+    return to
 
 
 @compiled

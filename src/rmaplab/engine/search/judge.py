@@ -11,13 +11,13 @@ What can be counted from the other side is counted first, in ``s`` (see
 
 from __future__ import annotations
 
+from rmaplab.engine.folio import linear_page_index
 from rmaplab.engine.interval_tree import range_first, range_next, vma_last_pgoff
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.memory import linear_page_index
-from rmaplab.engine.pagetable import is_anon
+from rmaplab.engine.pagetable import is_anon, is_swap, slot_of, waits_for
 from rmaplab.engine.rmap import vma_lookup
-from rmaplab.engine.rows import ANON_VMA, FIRST, LEAF, MACHINE, MM, PARAMS, SLAB, VMA, Avcs, Rows
-from rmaplab.engine.search.naming import BELOW, CHILDREN, FIRST_USER, USERS, Scratch
+from rmaplab.engine.rows import ANON_VMA, FIRST, LEAF, MACHINE, MM, PAGES, PARAMS, SLAB, VMA, Avcs, Rows
+from rmaplab.engine.search.naming import BELOW, CHILDREN, FIRST_USER, PINS, USERS, Scratch
 from rmaplab.engine.trees import tree_first, tree_next
 
 __all__ = ["HAS_ROOT_LOCK", "judge"]
@@ -29,7 +29,10 @@ HAS_ROOT_LOCK = 1  # of ``promises``: roots are pinned
 
 @compiled
 def _count(m: Rows, s: Scratch) -> None:
-    """Of anon_vmas the VMAs and children that name them, of folios the entries that map them."""
+    """Of anon_vmas the VMAs and children that name them, of folios and slots the entries that map or name them.
+
+    Of slots the exclusive entries are counted apart, as if they were children.
+    """
     used = m[MACHINE].used
     for row in range(FIRST, used):
         s[row, USERS] = s[row, CHILDREN] = s[row, BELOW] = s[row, FIRST_USER] = 0
@@ -51,8 +54,37 @@ def _count(m: Rows, s: Scratch) -> None:
                 entry = m[row].pte[at]
                 if entry:
                     left -= 1
-                    s[entry >> 1, USERS] += 1
+                    if entry > 0:
+                        s[entry >> 1, USERS] += 1
+                    elif is_swap(entry):
+                        s[slot_of(entry), USERS] += 1
+                        s[slot_of(entry), CHILDREN] += -entry & 1
                 at += 1
+    if m[PAGES].first_node:
+        _count_pins(m, s)
+
+
+@compiled
+def _count_pins(m: Rows, s: Scratch) -> None:
+    """Of anon_vmas the items of KSM's that hold them."""
+    for row in range(FIRST, m[MACHINE].used):
+        s[row, PINS] = 0
+    node = m[PAGES].first_node
+    while node:
+        item = m[node].items
+        while item:
+            s[m[item].item_anon_vma, PINS] += 1
+            item = m[item].next_item
+        node = m[node].next_node
+
+
+@compiled
+def _has_items(m: Rows) -> bool:
+    """Whether KSM holds an anon_vma."""
+    node = m[PAGES].first_node
+    while node and not m[node].items:
+        node = m[node].next_node
+    return node != 0
 
 
 @compiled
@@ -60,7 +92,7 @@ def judge(m: Rows, c: Avcs, s: Scratch, promises: int) -> int:
     """Every invariant that does not hold now."""
     _count(m, s)
     found = listed = faulted = 0
-    if not m[MACHINE].first_process and (m[SLAB].live_anon_vmas or m[SLAB].live_avcs):
+    if not m[MACHINE].first_process and (m[SLAB].live_anon_vmas or m[SLAB].live_avcs) and not _has_items(m):
         found = 1 << 40
     for vma in range(FIRST, m[MACHINE].used):
         if m[vma].kind == VMA and m[vma].attached and not m[vma].freed:
@@ -193,7 +225,8 @@ def _judge_anon_vma(m: Rows, c: Avcs, s: Scratch, anon_vma: int, promises: int) 
         found |= 1 << 11
     if m[anon_vma].num_children != children:
         found |= 1 << 12
-    if m[anon_vma].refcount != linked + (below if promises & HAS_ROOT_LOCK else 0):
+    pins = s[anon_vma, PINS] if m[PAGES].first_node else 0
+    if m[anon_vma].refcount != linked + pins + (below if promises & HAS_ROOT_LOCK else 0):
         found |= 1 << 13
     if not linked and (m[anon_vma].num_children or m[anon_vma].num_active_vmas):
         found |= 1 << 14
@@ -241,6 +274,8 @@ def _judge_pages(m: Rows, c: Avcs, s: Scratch, mm: int) -> int:
             left -= entry != 0
             if is_anon(entry):
                 found |= _judge_page(m, c, s, mm, (m[leaf].key << 16) + (at << 12), entry)
+            elif entry < 0:
+                found |= _judge_nonpresent(m, c, s, mm, (m[leaf].key << 16) + (at << 12), entry)
             at += 1
         leaf = tree_next(m, leaf)
     return found
@@ -249,25 +284,102 @@ def _judge_pages(m: Rows, c: Avcs, s: Scratch, mm: int) -> int:
 @compiled
 def _judge_page(m: Rows, c: Avcs, s: Scratch, mm: int, address: int, entry: int) -> int:
     found, folio = 0, entry >> 1
-    mapping, index = m[folio].mapping, m[folio].index
+    mapping, node, number = m[folio].mapping, m[folio].stable_node, s[folio, USERS]
     if mapping and m[mapping].freed:
         found |= 1 << 21
-    vma = vma_lookup(m, mm, address)
-    if not vma:
-        return found | 1 << 30 | 1 << 44
-    if not _is_visited(m, c, folio, vma, address):
-        found |= 1 << 30
-    number = s[folio, USERS]
     if m[folio].mapcount != number:
         found |= 1 << 41
     if number > 1 and (m[folio].exclusive or entry & 1):
         found |= 1 << 42
-    own = m[vma].anon_vma
-    if index != linear_page_index(m, vma, address) or not own or not mapping or m[mapping].root != m[own].root:
-        found |= 1 << 44
+    slot = m[folio].slot
+    if slot and (m[slot].cached != folio or m[slot].swap_count != s[slot, USERS]):
+        found |= 1 << 48
+    vma = vma_lookup(m, mm, address)
+    if not vma:
+        return found | 1 << 44 | (0 if node else 1 << 30)
+    if node:
+        if _is_noted(m, c, node, mm, vma, address) and not _is_visited_by_ksm(m, c, node, vma, address):
+            found |= 1 << 30
+    else:
+        if not _is_visited(m, c, folio, vma, address):
+            found |= 1 << 30
+        own = m[vma].anon_vma
+        index = linear_page_index(m, vma, address)
+        if m[folio].index != index or not own or not mapping or m[mapping].root != m[own].root:
+            found |= 1 << 44
     if entry & 1 and not m[vma].vm_flags & VM_WRITE:
         found |= 1 << 49
     return found
+
+
+@compiled
+def _judge_nonpresent(m: Rows, c: Avcs, s: Scratch, mm: int, address: int, entry: int) -> int:
+    """Swap entries, and migration entries that are left."""
+    vma = vma_lookup(m, mm, address)
+    if not is_swap(entry):
+        folio = waits_for(entry)
+        return 1 << 47 | (0 if vma and _is_found(m, c, folio, vma, address) else 1 << 30)
+    found, slot = 0, slot_of(entry)
+    folio = m[slot].cached
+    if m[slot].swap_count != s[slot, USERS] or (s[slot, CHILDREN] and s[slot, USERS] > 1):
+        found |= 1 << 48
+    if folio and _comes_back(m, folio, vma, address) and not (vma and _is_visited(m, c, folio, vma, address)):
+        found |= 1 << 30
+    return found
+
+
+@compiled
+def _comes_back(m: Rows, folio: int, vma: int, address: int) -> bool:
+    """Whether a swap-in maps this very page, and not a copy of what was KSM's and now is another tree's."""
+    mapping = m[folio].mapping
+    if m[folio].stable_node or not mapping:
+        return False
+    own = m[vma].anon_vma if vma else 0
+    if not own:
+        return True
+    return m[mapping].root == m[own].root and m[folio].index == linear_page_index(m, vma, address)
+
+
+@compiled
+def _is_found(m: Rows, c: Avcs, folio: int, vma: int, address: int) -> bool:
+    """Whether a walk of a folio, be it KSM's or not, looks for it there."""
+    node = m[folio].stable_node
+    return _is_visited_by_ksm(m, c, node, vma, address) if node else _is_visited(m, c, folio, vma, address)
+
+
+@compiled
+def _is_noted(m: Rows, c: Avcs, node: int, mm: int, vma: int, address: int) -> bool:
+    """Whether ksmd knows of a place, and of the VMA that is there now."""
+    item = m[node].items
+    while item and not (m[item].item_mm == mm and m[item].address == address):
+        item = m[item].next_item
+    if not item:
+        return False
+    anon_vma = m[item].item_anon_vma
+    if m[vma].head or not m[vma].anon_vma:
+        return _in_chain(m, c, vma, anon_vma)
+    own = m[vma].anon_vma
+    while own != anon_vma and m[own].parent != own:
+        own = m[own].parent
+    return own == anon_vma
+
+
+@compiled
+def _is_visited_by_ksm(m: Rows, c: Avcs, node: int, vma: int, address: int) -> bool:
+    """Whether a walk of a page of KSM's looks for it there: at the address of an item whose anon_vma has the VMA."""
+    item = m[node].items
+    while item:
+        if m[item].address == address:
+            place = range_first(m, m[item].item_anon_vma, 0, EVERYTHING)
+            while place:
+                avc = m[place].head
+                while avc:
+                    if c[avc].vma == vma:
+                        return True
+                    avc = c[avc].later
+                place = range_next(m, place, 0, EVERYTHING)
+        item = m[item].next_item
+    return False
 
 
 @compiled

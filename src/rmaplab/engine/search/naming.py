@@ -28,6 +28,8 @@ __all__ = [
     "FOLIOS",
     "NUMBER",
     "ORDER",
+    "PINS",
+    "SLOTS",
     "USERS",
     "VMAS",
     "Scratch",
@@ -35,16 +37,17 @@ __all__ = [
     "known",
     "number_all",
     "number_of",
+    "number_of_mm",
     "scratch",
     "sorted_processes",
 ]
 
 Scratch = Rows  # numpy.ndarray of int64
 
-VMAS, ANON_VMAS, FOLIOS = range(3)
-# Columns of s: the last is that of VMAS, which nobody reads, and is used for the counts of all three, by row.
+VMAS, ANON_VMAS, FOLIOS, SLOTS = range(4)
+# Columns of s: the fifth is that of VMAS, which nobody reads, and is used for the counts of all kinds, by row.
 STAMP, NUMBER, USERS, CHILDREN, BELOW, COUNT, ORDER = 0, 1, 2, 3, 4, 5, 5
-FIRST_USER = 8
+PINS, FIRST_USER = 1, 8  # of who comes when numbers are no longer needed
 EPOCH = 0  # the row of s with the number of the naming
 COLUMNS = 9
 ROOM_FOR_A_COUNTER = 4095
@@ -62,7 +65,7 @@ def scratch(room: int) -> Scratch:
 def begin_numbers(s: Scratch) -> None:
     """Nothing has a number."""
     s[EPOCH, STAMP] += 1
-    s[VMAS, COUNT] = s[ANON_VMAS, COUNT] = s[FOLIOS, COUNT] = 0
+    s[VMAS, COUNT] = s[ANON_VMAS, COUNT] = s[FOLIOS, COUNT] = s[SLOTS, COUNT] = 0
 
 
 @compiled
@@ -91,12 +94,33 @@ def number_all(m: Rows, s: Scratch) -> None:
     while True:
         oldest = 0
         for row in range(FIRST, m[MACHINE].used):
-            if m[row].kind == ANON_VMA and not m[row].freed and s[row, STAMP] != s[EPOCH, STAMP]:
-                if not oldest or m[row].id < m[oldest].id:
-                    oldest = row
+            unknown = m[row].kind == ANON_VMA and not m[row].freed and s[row, STAMP] != s[EPOCH, STAMP]
+            if unknown and (not oldest or m[row].id < m[oldest].id):
+                oldest = row
         if not oldest:
             return
         number_of(s, oldest, ANON_VMAS)
+
+
+@compiled
+def number_of_mm(m: Rows, shapes: Scratch, processes: int, mm: int) -> int:
+    """The number of an address space among those of the first processes in order; -1: it is none of theirs."""
+    number = 0
+    for at in range(processes):
+        own = m[shapes[at]].mm
+        if own == mm:
+            return number
+        number += m[own].users == 1 or _is_first(m, shapes, at)
+    return -1
+
+
+@compiled
+def _is_first(m: Rows, shapes: Scratch, at: int) -> bool:
+    """Whether no process before this one has its address space."""
+    before = 0
+    while before < at and m[shapes[before]].mm != m[shapes[at]].mm:
+        before += 1
+    return before == at
 
 
 # --- the order of processes ------------------------------------------------------------------------
@@ -104,7 +128,7 @@ def number_all(m: Rows, s: Scratch) -> None:
 
 @compiled
 def sorted_processes(m: Rows, c: Avcs, shapes: Scratch) -> int:
-    """Put the processes into the first items of ``shapes``, sorted by what can be said without names; their number."""
+    """Put the processes into the first items of ``shapes``, sorted by what needs no names; their number."""
     number = m[MACHINE].processes
     process = m[MACHINE].first_process
     for at in range(number):
@@ -178,7 +202,7 @@ def _shape(m: Rows, c: Avcs, shapes: Scratch, to: int, mm: int) -> int:
             if entry:
                 left -= 1
                 page = ((m[leaf].key << 4) + at) << 28
-                if entry >> 1 == GUARD:  # of which there is no more than the address; then comes the next one's
+                if entry < 0 or entry >> 1 == GUARD:  # there is no more than the address; then comes the next one's
                     page |= 1 << 26 if left or tree_next(m, leaf) else 0
                 else:
                     page |= 1 << 25 | (entry & 1)

@@ -12,19 +12,21 @@ import numpy as np
 
 from rmaplab.engine.interval_tree import range_first, range_next
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.pagetable import is_anon
-from rmaplab.engine.rows import SLAB, Avcs, Rows
+from rmaplab.engine.pagetable import is_anon, is_swap, slot_of, waits_for
+from rmaplab.engine.rows import FIRST, PAGES, SLAB, Avcs, Rows
 from rmaplab.engine.search.naming import (
     ANON_VMAS,
     COUNT,
     FOLIOS,
     ORDER,
+    SLOTS,
     VMAS,
     Scratch,
     begin_numbers,
     known,
     number_all,
     number_of,
+    number_of_mm,
     sorted_processes,
 )
 from rmaplab.engine.trees import tree_first, tree_next
@@ -57,7 +59,7 @@ def pack(m: Rows, c: Avcs, s: Scratch, shapes: Scratch, out: Scratch) -> int:
     """Write a state up to the renaming of processes and objects into ``out``; the number of integers."""
     begin_numbers(s)
     processes = sorted_processes(m, c, shapes)
-    out[0] = processes
+    out[0] = (m[PAGES].first_node != 0) << 32 | processes
     to = 1
     for at in range(processes):
         mm = m[shapes[at]].mm
@@ -71,6 +73,8 @@ def pack(m: Rows, c: Avcs, s: Scratch, shapes: Scratch, out: Scratch) -> int:
         to += 1
         if not seen:
             to = _pack_mm(m, c, s, out, to, mm)
+    if s[SLOTS, COUNT] or m[PAGES].first_node:
+        to = _pack_swap_and_ksm(m, s, shapes, processes, out, to)
     if m[SLAB].live_anon_vmas != s[ANON_VMAS, COUNT]:
         number_all(m, s)
     done = 0
@@ -80,10 +84,16 @@ def pack(m: Rows, c: Avcs, s: Scratch, shapes: Scratch, out: Scratch) -> int:
     for at in range(s[FOLIOS, COUNT]):
         folio = s[at, ORDER + FOLIOS]
         mapping = m[folio].mapping
-        name = known(s, mapping, -2) + 2 if mapping else 1
-        out[to] = ((m[folio].mapcount << 20 | m[folio].pins) << 1 | m[folio].exclusive) << 12 | name
+        name = known(s, mapping, -1) + 2 if mapping else 1  # a freed one is like none: -1 and -2 have one hash
+        merged = m[folio].stable_node
+        out[to] = (
+            ((m[folio].mapcount << 20 | m[folio].pins) << 1 | m[folio].exclusive) << 1 | (merged != 0)
+        ) << 12 | name
         out[to + 1] = m[folio].index
         to += 2
+        if merged:
+            out[to] = m[merged].content
+            to += 1
     return to
 
 
@@ -125,14 +135,68 @@ def _pack_mm(m: Rows, c: Avcs, s: Scratch, out: Scratch, to: int, mm: int) -> in
             entry = m[leaf].pte[at]
             if entry:
                 left -= 1
-                folio = entry >> 1
                 if is_anon(entry):
-                    folio = number_of(s, folio, FOLIOS) + 4
-                out[to] = ((m[leaf].key << 4) + at) << 24 | folio << 1 | (entry & 1)
+                    what = (number_of(s, entry >> 1, FOLIOS) + 4) << 1 | (entry & 1)
+                elif entry > 0:
+                    what = entry
+                else:
+                    what = _nonpresent(s, entry)
+                out[to] = ((m[leaf].key << 4) + at) << 24 | what
                 to += 1
             at += 1
         leaf = tree_next(m, leaf)
     out[head] = m[mm].number_of_vmas << 32 | (to - first_page)
+    return _pack_pins(m, s, out, to, head, mm) if m[mm].first_pin else to
+
+
+@compiled
+def _pack_pins(m: Rows, s: Scratch, out: Scratch, to: int, head: int, mm: int) -> int:
+    """The pins of a process, and in the item at ``head`` how many there are."""
+    number, pin = 0, m[mm].first_pin
+    while pin:
+        folio = m[pin].pinned
+        out[to] = m[pin].address >> 12 << 24 | (number_of(s, folio, FOLIOS) + 4 if folio >= FIRST else folio)
+        to += 1
+        number += 1
+        pin = m[pin].next_pin
+    out[head] |= number << 48
+    return to
+
+
+@compiled
+def _nonpresent(s: Scratch, entry: int) -> int:
+    """A swap or migration entry as the lower part of an integer."""
+    if is_swap(entry):
+        return 1 << 22 | number_of(s, slot_of(entry), SLOTS) << 1 | (-entry & 1)
+    return 1 << 23 | number_of(s, waits_for(entry), FOLIOS) << 2 | (-entry & 3)
+
+
+@compiled
+def _pack_swap_and_ksm(m: Rows, s: Scratch, shapes: Scratch, processes: int, out: Scratch, to: int) -> int:
+    """The slots that entries name, and the stable tree; how many nodes there are stands in front of it."""
+    for at in range(s[SLOTS, COUNT]):
+        slot = s[at, ORDER + SLOTS]
+        cached = m[slot].cached
+        out[to] = m[slot].swap_count << 32 | (number_of(s, cached, FOLIOS) + 1 if cached else 0)
+        to += 1
+    nodes, node = to, m[PAGES].first_node
+    out[nodes] = 0
+    to += 1
+    while node:
+        out[nodes] += 1
+        out[to] = m[node].content
+        head = to + 1
+        out[head] = number_of(s, m[node].kfolio, FOLIOS) << 32
+        to += 2
+        item = m[node].items
+        while item:
+            out[head] += 1
+            out[to] = m[item].address >> 12 << 12 | (number_of_mm(m, shapes, processes, m[item].item_mm) + 1)
+            out[to + 1] = m[item].item_pgoff
+            out[to + 2] = number_of(s, m[item].item_anon_vma, ANON_VMAS)
+            to += 3
+            item = m[item].next_item
+        node = m[node].next_node
     return to
 
 
