@@ -12,11 +12,10 @@ from twins import SUPPORTED, DiffersError, Twin, play
 
 from rmaplab.check.execute import NO_PLAN, Plan
 from rmaplab.engine.rows import PARAMETERS, PARAMS
-from rmaplab.scenario import Call, Fail, Ksm, Ksmd, Swapout, Walk, load, parse
+from rmaplab.scenario import Call, Fail, Ksmd, Walk, load, parse
 from rmaplab.series import ZOO, find
 
 FOLDER = files("rmaplab").joinpath("data/zoo")
-UNKNOWN = (Ksm, Ksmd, Swapout)
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
@@ -37,11 +36,9 @@ def zoo(twin, number):
     """Run an entry's scenario on both; what it violates."""
     plan, last = NO_PLAN, set()
     for statement in load(str(FOLDER.joinpath(f"{number}.rmap"))).statements:
-        if isinstance(statement, UNKNOWN):
-            pytest.skip(f"the engine has no {type(statement).__name__}")
         if isinstance(statement, Fail):
             plan = Plan(statement.n, statement.nowait, statement.kind)
-        elif isinstance(statement, Call | Walk):
+        elif isinstance(statement, Call | Walk | Ksmd):
             last |= twin.make(statement, plan, snapshots=True)
             plan = NO_PLAN
         if 45 in last:

@@ -8,11 +8,13 @@ slab and locks, what was reached and what is violated.
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from contextlib import contextmanager
 from functools import cache
 from random import Random
+from zlib import crc32
 
 import numpy as np
 
@@ -45,13 +47,15 @@ from rmaplab.kernel.locking import Lock
 from rmaplab.kernel.madvise import _FLAGS as FLAGS
 from rmaplab.kernel.madvise import ADVICE
 from rmaplab.kernel.rewind import Checkpoint
-from rmaplab.scenario import Exit
+from rmaplab.scenario import Exec, Exit, Ksmd
 from rmaplab.scenario.generator import CORE, Generator
 from rmaplab.scenario.scope import Scope
 from rmaplab.scenario.tokens import Line
 from rmaplab.series import SERIES, ZOO, find
 
 EXTRA = {"read": 2, "mremap": 6, "flags": 4, "dontneed": 2, "guard": 2, "brk": 3, "stack-grow": 2}
+BEHIND = {"swap": 6, "migrate": 3, "pin": 3, "ksm": 6, "exec": 1}
+CONTENTS = {crc32(name.encode()): name for name in ("zeros", "ones")}
 KINDS = {"wipeonfork": PRIVATE_ANONYMOUS_FLAGS, "mergeable": PRIVATE_FLAGS, "unmergeable": PRIVATE_FLAGS}
 RANGES = {"dontneed": DONTNEED, "guard-install": GUARD_INSTALL, "guard-remove": GUARD_REMOVE}
 
@@ -112,6 +116,26 @@ class _Mirror:
     def do_user_addr_fault(self, mm, address, write, *, force=False):
         arguments = (address, write + 2 * force)
         return self.twin.both(calls.FAULT, mm, arguments, super().do_user_addr_fault, mm, address, write, force=force)
+
+    def reclaim_page(self, mm, address, *, cached):
+        return self.twin.both(calls.RECLAIM, mm, (address, cached), super().reclaim_page, mm, address, cached=cached)
+
+    def handle_mm_fault(self, mm, address, write, *, force=False, unshare=False):
+        fault, options = super().handle_mm_fault, {"force": force, "unshare": unshare}
+        return self.twin.both(calls.SWAPIN, mm, (address,), fault, mm, address, write, **options)
+
+    def migrate_pages(self, mm, start, end):
+        return self.twin.both(calls.MIGRATE, mm, (start, end), super().migrate_pages, mm, start, end)
+
+    def pin_user_page(self, mm, address, *, write):
+        return self.twin.both(calls.PIN, mm, (address, write), super().pin_user_page, mm, address, write=write)
+
+    def unpin_user_page(self, mm, address):
+        return self.twin.both(calls.UNPIN, mm, (address,), super().unpin_user_page, mm, address)
+
+    def ksm_merge_range(self, mm, start, end, content):
+        arguments = (start, end, crc32(content.encode()))
+        return self.twin.both(calls.KSM, mm, arguments, super().ksm_merge_range, mm, start, end, content)
 
     def dup_mm(self, oldmm):
         return self.twin.both(calls.FORK, oldmm, (len(self.twin.rows) + 1,), super().dup_mm, oldmm)
@@ -218,19 +242,27 @@ class Twin:
         """Make a call on both, and compare; what it violates."""
         self.events += 1
         kernel = self.kernel
-        reached = np.array(self.machine.m[REACHED_ROW]["reached"])
+        m = self.machine.m
+        reached = np.array(m[REACHED_ROW]["reached"])
         kernel.reached.clear()
         row = None
-        if isinstance(call, Exit) and call.process in kernel.processes:
+        if isinstance(call, Exit | Exec) and call.process in kernel.processes:
             row = self.rows[kernel.processes[call.process].mm]
+        self.busy = isinstance(call, Exit | Exec | Ksmd)
         outcome = execute(kernel, call, plan, check=False)
-        if row is not None:
-            self.machine.call(calls.EXIT, row)
+        if self.busy:
+            self.busy = False
+            how = {Exit: calls.EXIT, Exec: calls.EXECVE, Ksmd: calls.KSMD}[type(call)]
+            if row is not None or how == calls.KSMD:
+                m[SLAB]["fail_at"] = plan.n
+                result = self.machine.call(how, row or 0)
+                self.must(outcome.errno == (errno.errorcode[-result] if result < 0 else None), f"{call}: {result}")
             self.rows = {mm: own for mm, own in self.rows.items() if own != row}
+            if row is not None and call.process in kernel.processes:
+                self.rows[kernel.processes[call.process].mm] = row
         crashed = any(report.id == "AV-045" for report in outcome.violations)
         if crashed:
             return {45}
-        m = self.machine.m
         found = {number for number in range(64) if int(m[MACHINE]["reports"]) >> number & 1} & self.allowed
         if m[MACHINE]["number_held"]:
             found.add(29)
@@ -242,7 +274,10 @@ class Twin:
         self.must(found == expected, f"violated: {sorted(found)} instead of {sorted(expected)}")
         self.compare_counts(reached)
         if snapshots or any(vma.file for process in kernel.processes.values() for vma in process.mm.vmas):
-            self.must(take_snapshot(self.machine, self.names) == kernel.snapshot(), "another snapshot")
+            self.must(
+                take_snapshot(self.machine, self.names, CONTENTS) == kernel.snapshot(),
+                "another snapshot",
+            )
         else:  # faster, and knows no files
             own = _fingerprint(m, self.machine.c, self.scratch, self.shapes, self.out)
             self.must(own == fingerprint(kernel), "another state")
@@ -297,13 +332,14 @@ class Twin:
 def play(series, seed, length=30):
     """A random history with every allocation of every call failing once; the number of calls compared."""
     random = Random(seed)
-    generator = Generator(random, CORE, EXTRA, processes=5, size=random.choice((1, 2, 4)), homing=True)
+    extra = EXTRA | (BEHIND if random.random() < 0.5 else {})
+    generator = Generator(random, CORE, extra, processes=5, size=random.choice((1, 2, 4)), homing=True)
     twin, scope = Twin(series), Scope()
     for number in range(length):
         if not twin.kernel.processes:
             break
         call = generator.call(twin.kernel)
-        if not scope.allows(call):
+        if not isinstance(call, Ksmd) and not scope.allows(call):
             continue
         with twin.undone():
             if twin.make(call) == {45}:
@@ -319,7 +355,8 @@ def play(series, seed, length=30):
         plan = Plan(random.randint(1, count)) if count and random.random() < 0.05 else NO_PLAN
         if twin.make(call, plan, snapshots=number % 4 == 0):
             break  # broken: what comes now is not promised to be the same
-        scope.called(Line("-", 0, ""), call)
+        if not isinstance(call, Ksmd):
+            scope.called(Line("-", 0, ""), call)
     return twin.events
 
 

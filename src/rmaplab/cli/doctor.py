@@ -100,7 +100,7 @@ def _engine() -> Finding:
     used_for = "check and replay: `--engine fast`, and where there is much to do"
     if importlib.util.find_spec("numba") is None:
         return Finding("fast engine", False, "no Numba", used_for, "pip install 'rmaplab[fast]'")
-    ready = is_compiled("search/explore.py", "expand") and is_compiled("replay.py", "play")
+    ready = is_compiled("search/explore.py", "expand") and is_compiled("replay.py", "_play")
     found = "compiled" if ready else "not compiled yet"
     return Finding("fast engine", ready, found, used_for, "rmaplab doctor --compile")
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from rmaplab.engine.pagetable import GUARD
-from rmaplab.engine.rows import ANON_VMA, FIRST, MACHINE, SLAB
+from rmaplab.engine.pagetable import GUARD, MIGRATION
+from rmaplab.engine.rows import ANON_VMA, FIRST, MACHINE, PAGES, SLAB
 from rmaplab.kernel.flags import flags_name
 from rmaplab.snapshot import (
     AnonVmaView,
     FolioView,
     GuardView,
+    KsmItemView,
+    KsmView,
     Naming,
     ProcessView,
     PteView,
     SlabView,
     Snapshot,
+    SwapPteView,
+    SwapView,
     VmaView,
 )
 
@@ -28,20 +32,23 @@ if TYPE_CHECKING:
 __all__ = ["take_snapshot"]
 
 
-def take_snapshot(machine: Machine, names: Mapping[int, str]) -> Snapshot:
-    """The state of every process, anon_vma and mapped page; ``names`` are those of processes by row.
+def take_snapshot(machine: Machine, names: Mapping[int, str], contents: Mapping[int, str] | None = None) -> Snapshot:
+    """The state of every process, anon_vma and page; ``names`` are those of processes by row.
 
-    Objects are numbered as they appear, as in ``Kernel.snapshot()``.
+    ``contents`` are those of KSM's pages by their numbers.  Objects are
+    numbered as they appear, as in ``Kernel.snapshot()``.
     """
-    return _View(machine).take(names)
+    return _View(machine, contents or {}).take(names)
 
 
 class _View:
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, contents: Mapping[int, str]) -> None:
+        self.contents = contents
         self.m, self.c = machine.m, machine.c
         self.files = {number: name for name, number in machine.files.items()}
         self.mm_name, self.vma_name, self.av_name = Naming("mm"), Naming("vma"), Naming("av")
-        self.folio_name = Naming("folio")
+        self.folio_name, self.slot_name = Naming("folio"), Naming("slot")
+        self.slots: dict[int, list[SwapPteView]] = {}
         self.found: dict[int, list[PteView]] = {}
         self.guards: list[GuardView] = []
 
@@ -86,7 +93,9 @@ class _View:
         for leaf in self.in_order(int(self.m[mm]["leaves"])):
             for at, entry in enumerate(self.m[leaf]["pte"].tolist()):
                 address = (int(self.m[leaf]["key"]) << 16) + (at << 12)
-                if entry >> 1 == GUARD:
+                if -MIGRATION < entry < 0:
+                    self.slots.setdefault(-entry >> 1, []).append(SwapPteView(name, address, bool(-entry & 1)))
+                elif entry >> 1 == GUARD:
                     self.guards.append(GuardView(name, address))
                 elif entry >> 1 >= FIRST:
                     self.found.setdefault(entry >> 1, []).append(PteView(name, address, bool(entry & 1)))
@@ -121,7 +130,36 @@ class _View:
             exclusive=bool(folio["exclusive"]),
             ptes=tuple(ptes),
             pins=int(folio["pins"]),
+            ksm=self.contents[int(self.m[int(folio["stable_node"])]["content"])] if folio["stable_node"] else None,
         )
+
+    def swap(self) -> tuple[SwapView, ...]:
+        views = []
+        for slot, ptes in self.slots.items():
+            folio = int(self.m[slot]["cached"])
+            name = self.folio_name[folio] if folio else None
+            views.append(SwapView(self.slot_name[slot], int(self.m[slot]["swap_count"]), name, tuple(ptes)))
+        return tuple(views)
+
+    def rows(self, first: int, following: str) -> Iterator[int]:
+        """The rows of a list."""
+        while first:
+            yield first
+            first = int(self.m[first][following])
+
+    def ksm(self) -> tuple[KsmView, ...]:
+        views = []
+        for node in self.rows(int(self.m[PAGES]["first_node"]), "next_node"):
+            items = [
+                KsmItemView(
+                    self.mm_name[int(item["item_mm"])],
+                    int(item["address"]),
+                    self.av_name[int(item["item_anon_vma"])],
+                )
+                for item in (self.m[row] for row in self.rows(int(self.m[node]["items"]), "next_item"))
+            ]
+            views.append(KsmView(self.contents[int(self.m[node]["content"])], tuple(items)))
+        return tuple(views)
 
     def reachable(self) -> list[int]:
         """What VMAs and folios name, and then roots and parents as they are met."""
@@ -137,15 +175,16 @@ class _View:
 
     def take(self, names: Mapping[int, str]) -> Snapshot:
         m = self.m
-        rows = []
-        row = int(m[MACHINE]["first_process"])
-        while row:
-            rows.append(row)
-            row = int(m[row]["later"])
-        processes = tuple(self.process(row, names[row]) for row in rows)
+        processes = tuple(
+            [self.process(row, names[row]) for row in self.rows(int(m[MACHINE]["first_process"]), "later")]
+        )
         for mm in list(self.mm_name):
             self.visit_entries(mm)
+        for slot in self.slots:
+            if m[slot]["cached"]:
+                self.found.setdefault(int(m[slot]["cached"]), [])
         folios = tuple([self.folio(folio, ptes) for folio, ptes in self.found.items()])
+        swap, ksm = self.swap(), self.ksm()
         used = range(FIRST, int(m[MACHINE]["used"]))
         live = [row for row in used if m[row]["kind"] == ANON_VMA and not m[row]["freed"]]
         live.sort(key=lambda row: int(m[row]["id"]))
@@ -156,6 +195,8 @@ class _View:
             processes=processes,
             anon_vmas=tuple(anon_vmas),
             folios=folios,
+            swap=swap,
+            ksm=ksm,
             guards=tuple(self.guards),
             slab=SlabView(int(slab["live_anon_vmas"]), int(slab["live_avcs"]), int(slab["bytes"])),
         )

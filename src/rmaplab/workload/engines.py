@@ -43,7 +43,7 @@ def replay_on(
     if engine == "fast":
         return _fast(workloads, series, reclaim, progress)
     replay = Replay(workloads, series, reclaim=reclaim)
-    if engine == "reference" or reason or not is_compiled("replay.py", "play"):
+    if engine == "reference" or reason or not is_compiled("replay.py", "_play"):
         return replay.run(progress)
     until = time.perf_counter() + head_start
 
