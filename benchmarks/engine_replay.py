@@ -22,6 +22,7 @@ from rmaplab.engine.calls import EXIT, FORK, MMAP, SPAWN
 from rmaplab.engine.jit import entry
 from rmaplab.engine.machine import Machine
 from rmaplab.engine.pagetable import pte_get
+from rmaplab.engine.reclaim import NEVER
 from rmaplab.engine.replay import ANON, BEGINS, ENDS, WIDTH, Player
 from rmaplab.engine.rows import SLAB
 from rmaplab.engine.walk import rmap_walk_anon
@@ -58,7 +59,8 @@ def churning(engine: str, events: Sequence[Event] | None = None) -> float:
     if engine == "fast":
         fast = FastReplay([], find("v7.0"))
         began = time.perf_counter()
-        fast.play(events)
+        with paused_gc():
+            fast.play(events)
         return int(fast.player.tally[0]["events"]) / (time.perf_counter() - began)
     replay = Replay([], find("v7.0"))
     began = time.perf_counter()
@@ -101,8 +103,8 @@ def rows(*calls: tuple[int, Any, Any, Any]) -> Any:  # noqa: ANN401 (numpy tells
 
 
 def player(tasks: int) -> Player:
-    """A machine that takes no samples, and has compiled what it needs."""
-    made = Player(Machine(find("v7.0")))
+    """A machine that takes no samples and walks no pages, and has compiled what it needs."""
+    made = Player(Machine(find("v7.0")), NEVER)
     made.reserve(tasks, 0)
     made.tally[0]["until_sample"] = 1 << 60
     return made

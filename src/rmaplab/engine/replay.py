@@ -49,8 +49,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ANON", "AREA", "BEGINS", "ENDS", "MARK", "NAMED", "NOTHING", "REFUSED", "WIDTH", "Player"]
 
-AREA, ANON, MARK, NAMED, REFUSED, NOTHING = range(12, 18)
-KINDS, ERRNOS, WIDTH = 18, 256, 7
+AREA, ANON, MARK, NAMED, REFUSED, NOTHING = range(24, 30)
+KINDS, ERRNOS, WIDTH = 32, 256, 7
 KIND, BEGINS, ENDS = 31, 32, 64
 BREATH = 1 << 18  # pages that are written before Python has its turn
 VM_DONTCOPY = 0x20000

@@ -9,6 +9,9 @@ index may need a range of its own.
 
 from __future__ import annotations
 
+import mmap
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from rmaplab.engine.tally import Array
 
 __all__ = ["grown", "has_room", "is_roomy"]
+
+LARGE = 1 << 20  # bytes of an array
 
 
 @compiled
@@ -119,6 +124,17 @@ def _leaves(m: Rows, mm: int, start: int, end: int) -> int:
 
 def grown(array: Any, used: int, more: int) -> Any:  # noqa: ANN401 (numpy's own)
     """A copy of an array with room for ``more`` behind the part that is in use; the rest costs no memory yet."""
-    larger = np.zeros(max(2 * len(array), used + more), array.dtype)
+    size = max(2 * len(array), used + more)
+    larger = _fresh(size, array.dtype)
     larger[:used] = array[:used]
     return larger
+
+
+def _fresh(size: int, kind: Any) -> Any:  # noqa: ANN401 (numpy's own)
+    """Zeroes that go back to the system when they are freed: the C library keeps some of what it gave."""
+    if sys.platform != "linux" or size * kind.itemsize < LARGE:
+        return np.zeros(size, kind)
+    memory = mmap.mmap(-1, size * kind.itemsize, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with suppress(OSError):  # a kernel without huge pages
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, kind)

@@ -89,25 +89,10 @@ class Packer:
         self.tasks = 0
         self.rows: list[int] = []
         self.rights: dict[str, int] = {}
-        self.handlers: dict[str, Callable[[Event], None]] = {
-            "exec": self._exec,
-            "fork": self._fork,
-            "share": self._share,
-            "exit": self._exit,
-            "mmap": self._mmap,
-            "munmap": self._munmap,
-            "mprotect": self._mprotect,
-            "mremap": self._mremap,
-            "brk": self._brk,
-            "madvise": self._madvise,
-            "other": self._other,
-            "anon": self._anon,
-        }
 
     def blocks(self, events: Iterable[Event]) -> Iterator[Any]:
-        """The rows of some thousand events at a time (int64, n x 8); an error comes behind those before it."""
+        """The rows of some thousand events at a time (int64, n x 7); an error comes behind those before it."""
         rest = iter(events)
-        handlers = self.handlers
         self.tasks = 0
         failure: Exception | None = None
         while failure is None:
@@ -117,7 +102,7 @@ class Packer:
                     if event[0] == "anon" and len(event[2]) == 1:  # most are
                         rows += (ONE_RUN, event[1], *event[2][0], 0, 0, 0)
                     else:
-                        handlers[event[0]](event)
+                        _HANDLERS[event[0]](self, event)
             except Exception as error:  # told when what was before it is played
                 failure = error
             if self.rows:
@@ -229,6 +214,22 @@ class Packer:
         for start, pages in runs:
             self.rows += (ANON, task, start, pages, 0, 0, 0)
         self.rows[-WIDTH] |= ENDS
+
+
+_HANDLERS: dict[str, Callable[[Packer, Event], None]] = {
+    "exec": Packer._exec,
+    "fork": Packer._fork,
+    "share": Packer._share,
+    "exit": Packer._exit,
+    "mmap": Packer._mmap,
+    "munmap": Packer._munmap,
+    "mprotect": Packer._mprotect,
+    "mremap": Packer._mremap,
+    "brk": Packer._brk,
+    "madvise": Packer._madvise,
+    "other": Packer._other,
+    "anon": Packer._anon,
+}
 
 
 def _page_align(address: int) -> int:
