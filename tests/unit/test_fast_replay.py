@@ -92,8 +92,13 @@ def test_generated_workloads(series, kind):
     assert result.events > 0
 
 
-@pytest.mark.parametrize("series", ["v7.0", "v6.18", "v5.5", "v2.6.34"])
-@pytest.mark.parametrize("trace", shipped_traces())
+@pytest.mark.parametrize(
+    ("trace", "series"),
+    [
+        *((trace, "v7.0") for trace in shipped_traces()),
+        *((trace, series) for trace in ("generations", "pool") for series in ("v6.18", "v5.5", "v2.6.34")),
+    ],
+)
 def test_shipped_traces(trace, series):
     both([shipped_traces()[trace]], series, snapshots=False)
 
@@ -190,7 +195,7 @@ def histories(draw):
     return events
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(events=histories(), series=st.sampled_from(KNOWN), pattern=st.sampled_from(PATTERNS))
 def test_any_history(events, series, pattern):
     def outcome(replay):
