@@ -42,8 +42,8 @@ coverage: $(VENV)/.dev ## set up, then run all tests and list the branches of ke
 mutants: $(VENV)/.mutation ## set up, then print the mutation score of a sample (MUTANTS='--sample 0 --jobs 2': all)
 	@$(BIN)/python tools/mutants.py $(MUTANTS)
 
-bench: $(VENV)/.dev $(VENV)/.engine ## set up, then measure speed
-	@$(BIN)/python -m benchmarks
+bench: $(VENV)/.dev $(VENV)/.engine ## set up, then measure speed (BENCH=engine: rows that begin so)
+	@$(BIN)/python -m benchmarks $(BENCH)
 
 bench-designs: $(VENV)/.dev ## replay all workloads on all designs, and write docs/measured.md (minutes)
 	@$(BIN)/rmaplab experiment benchmarks/designs.toml --results build/designs --again --output build/designs.txt

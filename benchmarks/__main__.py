@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.big_graph import BigGraph
+from benchmarks.engine_replay import churning, end_to_end, of_a_million_vmas, of_ten_million, walking
 from benchmarks.engine_search import ALL_CALLS, FAILING, FAMILY, SMALLER, default_check, searching, times_as_fast
 from benchmarks.explorer import CHROMIUM, first_paint, slowest_step
 from rmaplab.check.explore import explore
@@ -179,8 +180,20 @@ def pages() -> list[tuple[str, str, str, Callable[[], float]]]:
 def engine() -> list[tuple[str, str, str, Callable[[], float]]]:
     """The fast engine beside the specification; compiled beforehand, by one use."""
     searching(replace(FAILING, calls=2))
+    churning("fast")
     smaller = replace(FAMILY, calls=8)
     return [
+        ("engine: churn, 300,000 events in memory", "events/s", "400,000", partial(churning, "fast")),
+        ("engine: churn, times the specification", "times", "20", lambda: churning("fast") / churning("reference")),
+        ("engine: churn, made and checked as well", "events/s", "", partial(end_to_end, "fast")),
+        ("engine: 10 million AVCs, bytes of memory each", "bytes", "32", partial(of_ten_million, "bytes")),
+        ("engine: 10 million AVCs, built", "ms", "", lambda: 1000 * of_ten_million("build")),
+        ("engine: 10 million AVCs, unlinked", "ms", "", lambda: 1000 * of_ten_million("unlink")),
+        ("engine: a million VMAs mapped, forked, gone", "ms", "", lambda: 1000 * of_a_million_vmas("seconds")),
+        *[
+            (f"engine: a walk among {ranges:,} ranges", "ns", "", partial(walking, ranges))
+            for ranges in (10, 1_000, 100_000)
+        ],
         ("engine: one VMA, six processes, fork and exit", "transitions/s", "2,000,000", partial(searching, FAMILY)),
         ("engine: the same, four processes", "transitions/s", "2,000,000", partial(searching, SMALLER)),
         ("engine: fork, write and exit, failures", "transitions/s", "", partial(searching, FAILING)),
@@ -199,6 +212,8 @@ def noise(rounds: int = 200_000) -> float:
 
 
 def main() -> int:
+    """All rows, or those whose names begin with what is given."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
     with tempfile.TemporaryDirectory(prefix="rmaplab-bench-") as folder:
         shipped = shipped_traces()["compileall"]
         forks = Path(folder) / "forks.trace"
@@ -227,6 +242,8 @@ def main() -> int:
             *pages(),
             *guests(),
         ):
+            if not name.startswith((wanted, "machine noise")):
+                continue
             median, low, high = rate(work)
             rows.append([name, unit, round(median), round(low), round(high), target])
             print(f"{name}: {median:,.0f} {unit}", file=sys.stderr)

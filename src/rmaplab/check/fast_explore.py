@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rmaplab.check.execute import NO_PLAN, Plan
 from rmaplab.check.expand import Expander, Expansion, Question
 from rmaplab.check.explore import Exploration, Limits, Progress
 from rmaplab.check.histories import Bounds
@@ -26,30 +25,12 @@ from rmaplab.engine.choice import UnsupportedError
 from rmaplab.engine.machine import Machine
 from rmaplab.engine.rows import MACHINE
 from rmaplab.engine.rows import REACHED as REACHED_ROW
-from rmaplab.engine.search import alphabet
 from rmaplab.engine.search import explore as loop
+from rmaplab.engine.search import steps as alphabet
 from rmaplab.engine.search.judge import HAS_ROOT_LOCK
 from rmaplab.scenario import (
     STACK,
-    Exec,
-    Exit,
-    Fork,
-    Ksm,
-    Ksmd,
-    Madvise,
-    Migrate,
-    Mmap,
-    Mprotect,
-    Mremap,
-    Munmap,
-    Pages,
-    Pin,
-    Read,
     Scenario,
-    Swapin,
-    Swapout,
-    Unpin,
-    Write,
 )
 from rmaplab.series import find
 
@@ -57,7 +38,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rmaplab.kernel import Area
-    from rmaplab.scenario.generator import Drawn
+from rmaplab.check.fast_steps import area_name, area_start, step_of
+from rmaplab.engine.search.arena import Arena
 
 __all__ = ["FastSearch", "compile_search"]
 
@@ -77,7 +59,7 @@ class FastSearch:
         self.expander = Expander(question)
         self.bounds = question.bounds
         self.result = Exploration(self.expander.name, question.bounds, engine="fast")
-        self.arena = loop.Arena(question.bounds.calls, room)
+        self.arena = Arena(question.bounds.calls, room)
         self.start = self._load(room)
         self.limits = self._bounds(question)
         self.table = np.zeros((1 << 19, 2), np.int64)  # of states: hash, failures on the way + 1
@@ -115,8 +97,8 @@ class FastSearch:
     def _number_of(self, name: str, area: Area) -> int | None:
         """By what number the engine knows an area; None for one that no call is made on."""
         bounds = self.bounds
-        numbers = {_area(number): number for number in range(bounds.areas)} | {"Away": alphabet.AWAY}
-        if name in numbers and area.start == _start(numbers[name], bounds):
+        numbers = {area_name(number): number for number in range(bounds.areas)} | {"Away": alphabet.AWAY}
+        if name in numbers and area.start == area_start(numbers[name], bounds):
             return numbers[name]
         if name == STACK:
             return None
@@ -314,57 +296,6 @@ class FastSearch:
         if result.findings:
             result.verdict = "violated"
         return result
-
-
-_ON_PAGES: dict[int, Callable[[str, Pages], Drawn]] = {
-    alphabet.MIGRATE: Migrate,
-    alphabet.MUNMAP: Munmap,
-    alphabet.PIN: Pin,
-    alphabet.READ: Read,
-    alphabet.SWAPIN: Swapin,
-    alphabet.SWAPOUT: Swapout,
-    alphabet.UNPIN: Unpin,
-    alphabet.WRITE: Write,
-}
-
-
-def step_of(number: int, bounds: Bounds) -> Step:
-    """A step of the engine as a call of a scenario with its failure plan."""
-    call, who, area, first, last, more, n, nowait = alphabet.decode(number)
-    process, name = f"P{who}", _area(area)
-    pages = Pages(name, first, last)
-    made: Drawn
-    if call == alphabet.MMAP:
-        made = Mmap(process, name, bounds.pages, at=bounds.start(area), prot=alphabet.RIGHTS[more])
-    elif call == alphabet.MPROTECT:
-        made = Mprotect(process, pages, alphabet.RIGHTS[more])
-    elif call == alphabet.MREMAP:
-        target = more & 15
-        made = Mremap(process, pages, _area(target), at=_start(target, bounds), dontunmap=bool(more >> 4))
-    elif call == alphabet.MADVISE:
-        made = Madvise(process, pages, alphabet.ADVICE[more])
-    elif call == alphabet.FORK:
-        made = Fork(process, f"P{more}")
-    elif call == alphabet.EXIT:
-        made = Exit(process)
-    elif call == alphabet.EXEC:
-        made = Exec(process)
-    elif call == alphabet.KSM:
-        made = Ksm(process, pages, alphabet.CONTENT)
-    elif call == alphabet.KSMD:
-        made = Ksmd()
-    else:
-        made = _ON_PAGES[call](process, pages)
-    return Step(made, Plan(n, nowait) if n else NO_PLAN)
-
-
-def _area(number: int) -> str:
-    return "Away" if number == alphabet.AWAY else chr(ord("A") + number)
-
-
-def _start(number: int, bounds: Bounds) -> int:
-    """Where an area is, in bytes."""
-    return bounds.start(0) + (alphabet.AWAY_PAGES << 12) if number == alphabet.AWAY else bounds.start(number)
 
 
 def compile_search() -> None:

@@ -8,11 +8,12 @@ from errno import E2BIG, EFAULT
 from rmaplab.engine.fork import exit_mmap, mmput, new_mm, process_remove
 from rmaplab.engine.jit import compiled
 from rmaplab.engine.memory import handle_mm_fault
+from rmaplab.engine.mergeable import set_merge
 from rmaplab.engine.mmap import TASK_SIZE, expand_downwards
 from rmaplab.engine.mremap import move_page_tables
 from rmaplab.engine.rows import LOCKS, VMG, Avcs, Rows, free_row
 from rmaplab.engine.trees import tree_last
-from rmaplab.engine.vma import set_merge, vma_expand
+from rmaplab.engine.vma import vma_expand
 from rmaplab.engine.vma_adjust import vm_area_alloc, vma_iter_store, vma_shrink
 
 __all__ = ["do_execve"]

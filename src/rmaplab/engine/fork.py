@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from errno import ENOMEM
 
+from rmaplab.engine.clone import anon_vma_fork
 from rmaplab.engine.gup import unpin_all
 from rmaplab.engine.jit import compiled
 from rmaplab.engine.ksm import forget_mm
 from rmaplab.engine.memory import copy_page_range, zap_page_range
 from rmaplab.engine.reached import FORK_FAILED
-from rmaplab.engine.rmap import anon_vma_fork, unlink_anon_vmas
+from rmaplab.engine.rmap import unlink_anon_vmas
 from rmaplab.engine.rows import IDS, LOCKS, MACHINE, MM, PARAMS, PROCESS, Avcs, Rows, free_row, new_row
 from rmaplab.engine.services import reach
 from rmaplab.engine.trees import tree_first, tree_next

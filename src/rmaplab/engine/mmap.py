@@ -12,11 +12,12 @@ from rmaplab.engine.fork import remove_vma
 from rmaplab.engine.jit import compiled
 from rmaplab.engine.ksm import unmerge_ksm_pages
 from rmaplab.engine.memory import change_protection, handle_mm_fault, zap_page_range
+from rmaplab.engine.mergeable import set_merge
 from rmaplab.engine.pagetable import GUARD, first_leaf, folio_of, pte_get, pte_put, pte_set
 from rmaplab.engine.rmap import anon_vma_prepare, vma_lookup
 from rmaplab.engine.rows import IDS, LOCKS, PARAMS, VMG, Avcs, Rows
 from rmaplab.engine.trees import tree_next, tree_prev
-from rmaplab.engine.vma import set_merge, vma_merge_mapped_range, vma_merge_new_range, vma_modify_flags
+from rmaplab.engine.vma import vma_merge_mapped_range, vma_merge_new_range, vma_modify_flags
 from rmaplab.engine.vma_adjust import (
     find,
     following_at,

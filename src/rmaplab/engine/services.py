@@ -33,6 +33,7 @@ __all__ = [
     "free_avc",
     "holds",
     "lock",
+    "lock_anon_vma_root",
     "reach",
     "reserve",
     "unlock",
@@ -179,3 +180,15 @@ def holds(m: Rows, owner: int, write: bool) -> bool:
         if m[MACHINE].held[at] == owner and (m[MACHINE].held_write[at] or not write):
             return True
     return False
+
+
+@compiled
+def lock_anon_vma_root(m: Rows, root: int, anon_vma: int) -> int:
+    """Hold the root of this anon_vma, given the one held so far; returns the one held now."""
+    wanted = m[anon_vma].root
+    if wanted != root:
+        if root:
+            report(m, 39)
+            unlock(m, root)
+        lock(m, wanted, True)
+    return wanted

@@ -5,17 +5,10 @@ from __future__ import annotations
 
 from errno import ENOMEM
 
+from rmaplab.engine.clone import SPLIT, anon_vma_clone
 from rmaplab.engine.jit import compiled
 from rmaplab.engine.reached import SPLIT_DONE
-from rmaplab.engine.rmap import (
-    SPLIT,
-    anon_vma_clone,
-    anon_vma_lock_write,
-    anon_vma_unlock_write,
-    insert_avc,
-    remove_avc,
-    vma_lookup,
-)
+from rmaplab.engine.rmap import anon_vma_lock_write, anon_vma_unlock_write, insert_avc, remove_avc, vma_lookup
 from rmaplab.engine.rows import IDS, MACHINE, PARAMS, VMA, Avcs, Rows, new_row, report, retire_row
 from rmaplab.engine.services import reach
 from rmaplab.engine.trees import tree_first, tree_floor, tree_insert, tree_next, tree_remove

@@ -9,26 +9,16 @@ way to the latest one are, since the next is reached by most of it.
 
 from __future__ import annotations
 
-import numpy as np
-
 from rmaplab.engine.jit import compiled, entry
 from rmaplab.engine.reached import HALF_BUILT
-from rmaplab.engine.rows import AVC, MACHINE, REACHED, ROW, SLAB, Avcs, Rows, settle
-from rmaplab.engine.search.alphabet import (
-    ALLOWED,
-    BOUND_FAILURES,
-    CALL,
-    FORK,
-    ONLY_FORK_FAILS,
-    PROMISES,
-    make_step,
-    steps_from,
-    with_plan,
-)
+from rmaplab.engine.rows import MACHINE, REACHED, SLAB, Avcs, Rows, settle
+from rmaplab.engine.search.alphabet import steps_from
+from rmaplab.engine.search.arena import copy_machine
 from rmaplab.engine.search.fingerprint import fingerprint
 from rmaplab.engine.search.judge import judge
-from rmaplab.engine.search.naming import scratch
-from rmaplab.engine.search.packed import KEYS, LONGEST, mark
+from rmaplab.engine.search.making import make_step
+from rmaplab.engine.search.packed import mark
+from rmaplab.engine.search.steps import ALLOWED, BOUND_FAILURES, CALL, FORK, ONLY_FORK_FAILS, PROMISES, with_plan
 
 __all__ = [
     "AGAIN",
@@ -42,45 +32,16 @@ __all__ = [
     "POINTS",
     "STATES",
     "TRANSITIONS",
-    "Arena",
     "digest",
     "enter_start",
     "expand",
     "grow_table",
 ]
 
-WORDS, HALF_WORDS = ROW.itemsize // 8, AVC.itemsize // 4
 CHUNK = 32  # states after which a violation ends the search
 CRASH = 45
 AGAIN = 0x80  # of a state's failures: it was met before with more of them
 TRANSITIONS, POINTS, HALF, LEAKED, DANGLING, STATES, FOUND, NUMBERS = range(8)  # places in the array of counts
-
-
-class Arena:
-    """Machines for the way to a state and one to work on, with scratch; ``room`` objects and AVCs each."""
-
-    def __init__(self, depth: int, room: int) -> None:
-        self.m = np.zeros((depth + 2, room), ROW)
-        self.c = np.zeros((depth + 2, 2 * room), AVC)
-        self.flat_m = self.m.view(np.int64).reshape(depth + 2, room * WORDS)
-        self.flat_c = self.c.view(np.int32).reshape(depth + 2, 2 * room * HALF_WORDS)
-        self.way = np.full(depth + 2, -1, np.int64)  # the numbers of the states on the way
-        self.scratch = scratch(room)
-        self.shapes = np.zeros(64 * room, np.int64)
-        self.out = np.zeros(4 * LONGEST, np.int64)
-        self.keys = KEYS
-        self.steps = np.zeros(1 << 14, np.int64)
-
-
-@compiled
-def _copy(flat_m: Rows, flat_c: Rows, m: Rows, source: int, target: int) -> None:
-    """Make one machine like another, but for its parameters and what it has reached."""
-    from_m, to_m = flat_m[source], flat_m[target]
-    for at in range(MACHINE * WORDS, m[source, MACHINE].used * WORDS):
-        to_m[at] = from_m[at]
-    from_c, to_c = flat_c[source], flat_c[target]
-    for at in range(HALF_WORDS, m[source, MACHINE].used_avcs * HALF_WORDS):
-        to_c[at] = from_c[at]
 
 
 # --- the table of states ---------------------------------------------------------------------------
@@ -133,7 +94,7 @@ def _go(
         at = parents[at]
         level -= 1
     while level < depth:
-        _copy(flat_m, flat_c, m, level, level + 1)
+        copy_machine(flat_m, flat_c, m, level, level + 1)
         level += 1
         make_step(m[level], c[level], bounds, steps[way[level]])
         settle(m[level], c[level])
@@ -256,7 +217,7 @@ def expand(
         number = steps_from(m[level], bounds, created[state], steps)
         for at in range(number):
             step = steps[at]
-            _copy(flat_m, flat_c, m, level, work)
+            copy_machine(flat_m, flat_c, m, level, work)
             _take(
                 own_m,
                 own_c,
@@ -280,7 +241,7 @@ def expand(
             if failures >= bounds[BOUND_FAILURES] or (bounds[ONLY_FORK_FAILS] and step & CALL != FORK):
                 continue
             for n in range(1, allocations + 1):
-                _copy(flat_m, flat_c, m, level, work)
+                copy_machine(flat_m, flat_c, m, level, work)
                 half_built, links = own_m[REACHED].reached[HALF_BUILT], own_m[SLAB].live_avcs
                 _take(
                     own_m,
@@ -307,7 +268,7 @@ def expand(
                     counts[LEAKED] += own_m[SLAB].live_avcs - links
                     counts[DANGLING] += _dangling(own_m, own_c)
                 if own_m[SLAB].failed > 1:
-                    _copy(flat_m, flat_c, m, level, work)
+                    copy_machine(flat_m, flat_c, m, level, work)
                     _take(
                         own_m,
                         own_c,

@@ -11,14 +11,13 @@ What can be counted from the other side is counted first, in ``s`` (see
 
 from __future__ import annotations
 
-from rmaplab.engine.folio import linear_page_index
 from rmaplab.engine.interval_tree import range_first, range_next, vma_last_pgoff
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.pagetable import is_anon, is_swap, slot_of, waits_for
-from rmaplab.engine.rmap import vma_lookup
+from rmaplab.engine.pagetable import is_swap, slot_of
 from rmaplab.engine.rows import ANON_VMA, FIRST, LEAF, MACHINE, MM, PAGES, PARAMS, SLAB, VMA, Avcs, Rows
+from rmaplab.engine.search.judge_pages import in_chain, judge_pages
 from rmaplab.engine.search.naming import BELOW, CHILDREN, FIRST_USER, PINS, USERS, Scratch
-from rmaplab.engine.trees import tree_first, tree_next
+from rmaplab.engine.trees import tree_next
 
 __all__ = ["HAS_ROOT_LOCK", "judge"]
 
@@ -115,21 +114,11 @@ def judge(m: Rows, c: Avcs, s: Scratch, promises: int) -> int:
         found |= 1 << 16
     for mm in range(FIRST, m[MACHINE].used):
         if m[mm].kind == MM and m[mm].users > 0:
-            found |= _judge_pages(m, c, s, mm)
+            found |= judge_pages(m, c, s, mm)
     return found
 
 
 # --- VMAs ----------------------------------------------------------------------------------------
-
-
-@compiled
-def _in_chain(m: Rows, c: Avcs, vma: int, anon_vma: int) -> bool:
-    avc = m[vma].head
-    while avc:
-        if abs(c[avc].anon_vma) == anon_vma:
-            return True
-        avc = c[avc].after
-    return False
 
 
 @compiled
@@ -145,7 +134,7 @@ def _judge_vma(m: Rows, c: Avcs, s: Scratch, vma: int) -> int:
             found |= 1 << 9
     if (own == 0) != (m[vma].length == 0):
         found |= 1 << 3
-    if own and not _in_chain(m, c, vma, own):
+    if own and not in_chain(m, c, vma, own):
         found |= 1 << 4
     if own and m[own].freed:
         found |= 1 << 18
@@ -162,7 +151,7 @@ def _judge_vma(m: Rows, c: Avcs, s: Scratch, vma: int) -> int:
             found |= 1 << 18
         if m[anon_vma].root != first:
             found |= 1 << 5
-        if not _in_chain(m, c, vma, m[anon_vma].parent):
+        if not in_chain(m, c, vma, m[anon_vma].parent):
             found |= 1 << 6
         if c[avc].range > 0 and m[PARAMS].lists == 0 and m[c[avc].range].key != m[vma].anon_pgoff:
             found |= 1 << 10
@@ -183,12 +172,12 @@ def _chains_differ(m: Rows, c: Avcs, vma: int, other: int) -> bool:
     """Whether two VMAs have different sets of anon_vmas."""
     avc = m[vma].head
     while avc:
-        if not _in_chain(m, c, other, abs(c[avc].anon_vma)):
+        if not in_chain(m, c, other, abs(c[avc].anon_vma)):
             return True
         avc = c[avc].after
     avc = m[other].head
     while avc:
-        if not _in_chain(m, c, vma, abs(c[avc].anon_vma)):
+        if not in_chain(m, c, vma, abs(c[avc].anon_vma)):
             return True
         avc = c[avc].after
     return False
@@ -257,143 +246,4 @@ def _has_avc(m: Rows, c: Avcs, vma: int, avc: int) -> bool:
         if own == avc:
             return True
         own = c[own].after
-    return False
-
-
-# --- pages ---------------------------------------------------------------------------------------
-
-
-@compiled
-def _judge_pages(m: Rows, c: Avcs, s: Scratch, mm: int) -> int:
-    found = 0
-    leaf = tree_first(m, m[mm].leaves)
-    while leaf:
-        at, left = 0, m[leaf].present
-        while left:
-            entry = m[leaf].pte[at]
-            left -= entry != 0
-            if is_anon(entry):
-                found |= _judge_page(m, c, s, mm, (m[leaf].key << 16) + (at << 12), entry)
-            elif entry < 0:
-                found |= _judge_nonpresent(m, c, s, mm, (m[leaf].key << 16) + (at << 12), entry)
-            at += 1
-        leaf = tree_next(m, leaf)
-    return found
-
-
-@compiled
-def _judge_page(m: Rows, c: Avcs, s: Scratch, mm: int, address: int, entry: int) -> int:
-    found, folio = 0, entry >> 1
-    mapping, node, number = m[folio].mapping, m[folio].stable_node, s[folio, USERS]
-    if mapping and m[mapping].freed:
-        found |= 1 << 21
-    if m[folio].mapcount != number:
-        found |= 1 << 41
-    if number > 1 and (m[folio].exclusive or entry & 1):
-        found |= 1 << 42
-    slot = m[folio].slot
-    if slot and (m[slot].cached != folio or m[slot].swap_count != s[slot, USERS]):
-        found |= 1 << 48
-    vma = vma_lookup(m, mm, address)
-    if not vma:
-        return found | 1 << 44 | (0 if node else 1 << 30)
-    if node:
-        if _is_noted(m, c, node, mm, vma, address) and not _is_visited_by_ksm(m, c, node, vma, address):
-            found |= 1 << 30
-    else:
-        if not _is_visited(m, c, folio, vma, address):
-            found |= 1 << 30
-        own = m[vma].anon_vma
-        index = linear_page_index(m, vma, address)
-        if m[folio].index != index or not own or not mapping or m[mapping].root != m[own].root:
-            found |= 1 << 44
-    if entry & 1 and not m[vma].vm_flags & VM_WRITE:
-        found |= 1 << 49
-    return found
-
-
-@compiled
-def _judge_nonpresent(m: Rows, c: Avcs, s: Scratch, mm: int, address: int, entry: int) -> int:
-    """Swap entries, and migration entries that are left."""
-    vma = vma_lookup(m, mm, address)
-    if not is_swap(entry):
-        folio = waits_for(entry)
-        return 1 << 47 | (0 if vma and _is_found(m, c, folio, vma, address) else 1 << 30)
-    found, slot = 0, slot_of(entry)
-    folio = m[slot].cached
-    if m[slot].swap_count != s[slot, USERS] or (s[slot, CHILDREN] and s[slot, USERS] > 1):
-        found |= 1 << 48
-    if folio and _comes_back(m, folio, vma, address) and not (vma and _is_visited(m, c, folio, vma, address)):
-        found |= 1 << 30
-    return found
-
-
-@compiled
-def _comes_back(m: Rows, folio: int, vma: int, address: int) -> bool:
-    """Whether a swap-in maps this very page, and not a copy of what was KSM's and now is another tree's."""
-    mapping = m[folio].mapping
-    if m[folio].stable_node or not mapping:
-        return False
-    own = m[vma].anon_vma if vma else 0
-    if not own:
-        return True
-    return m[mapping].root == m[own].root and m[folio].index == linear_page_index(m, vma, address)
-
-
-@compiled
-def _is_found(m: Rows, c: Avcs, folio: int, vma: int, address: int) -> bool:
-    """Whether a walk of a folio, be it KSM's or not, looks for it there."""
-    node = m[folio].stable_node
-    return _is_visited_by_ksm(m, c, node, vma, address) if node else _is_visited(m, c, folio, vma, address)
-
-
-@compiled
-def _is_noted(m: Rows, c: Avcs, node: int, mm: int, vma: int, address: int) -> bool:
-    """Whether ksmd knows of a place, and of the VMA that is there now."""
-    item = m[node].items
-    while item and not (m[item].item_mm == mm and m[item].address == address):
-        item = m[item].next_item
-    if not item:
-        return False
-    anon_vma = m[item].item_anon_vma
-    if m[vma].head or not m[vma].anon_vma:
-        return _in_chain(m, c, vma, anon_vma)
-    own = m[vma].anon_vma
-    while own != anon_vma and m[own].parent != own:
-        own = m[own].parent
-    return own == anon_vma
-
-
-@compiled
-def _is_visited_by_ksm(m: Rows, c: Avcs, node: int, vma: int, address: int) -> bool:
-    """Whether a walk of a page of KSM's looks for it there: at the address of an item whose anon_vma has the VMA."""
-    item = m[node].items
-    while item:
-        if m[item].address == address:
-            place = range_first(m, m[item].item_anon_vma, 0, EVERYTHING)
-            while place:
-                avc = m[place].head
-                while avc:
-                    if c[avc].vma == vma:
-                        return True
-                    avc = c[avc].later
-                place = range_next(m, place, 0, EVERYTHING)
-        item = m[item].next_item
-    return False
-
-
-@compiled
-def _is_visited(m: Rows, c: Avcs, folio: int, vma: int, address: int) -> bool:
-    """Whether a walk of a folio looks for it there."""
-    anon_vma, index = m[folio].mapping, m[folio].index
-    if not anon_vma or m[vma].key + ((index - m[vma].anon_pgoff) << 12) != address:
-        return False
-    if not m[vma].anon_pgoff <= index <= vma_last_pgoff(m, vma):
-        return False
-    avc = m[vma].head
-    while avc:
-        if abs(c[avc].anon_vma) == anon_vma and c[avc].range > 0:
-            place = m[c[avc].range].key
-            return m[PARAMS].lists == 1 or place <= index
-        avc = c[avc].after
     return False

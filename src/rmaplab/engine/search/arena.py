@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The machines that an exploration needs at a time, and copies of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rmaplab.engine.jit import compiled
+from rmaplab.engine.rows import AVC, MACHINE, ROW, Rows
+from rmaplab.engine.search.naming import scratch
+from rmaplab.engine.search.packed import KEYS, LONGEST
+
+__all__ = [
+    "Arena",
+    "copy_machine",
+]
+
+
+WORDS, HALF_WORDS = ROW.itemsize // 8, AVC.itemsize // 4
+
+
+class Arena:
+    """Machines for the way to a state and one to work on, with scratch; ``room`` objects and AVCs each."""
+
+    def __init__(self, depth: int, room: int) -> None:
+        self.m = np.zeros((depth + 2, room), ROW)
+        self.c = np.zeros((depth + 2, 2 * room), AVC)
+        self.flat_m = self.m.view(np.int64).reshape(depth + 2, room * WORDS)
+        self.flat_c = self.c.view(np.int32).reshape(depth + 2, 2 * room * HALF_WORDS)
+        self.way = np.full(depth + 2, -1, np.int64)  # the numbers of the states on the way
+        self.scratch = scratch(room)
+        self.shapes = np.zeros(64 * room, np.int64)
+        self.out = np.zeros(4 * LONGEST, np.int64)
+        self.keys = KEYS
+        self.steps = np.zeros(1 << 14, np.int64)
+
+
+@compiled
+def copy_machine(flat_m: Rows, flat_c: Rows, m: Rows, source: int, target: int) -> None:
+    """Make one machine like another, but for its parameters and what it has reached."""
+    from_m, to_m = flat_m[source], flat_m[target]
+    for at in range(MACHINE * WORDS, m[source, MACHINE].used * WORDS):
+        to_m[at] = from_m[at]
+    from_c, to_c = flat_c[source], flat_c[target]
+    for at in range(HALF_WORDS, m[source, MACHINE].used_avcs * HALF_WORDS):
+        to_c[at] = from_c[at]
