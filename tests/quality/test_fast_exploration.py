@@ -110,7 +110,6 @@ def test_progress():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"bounds": Bounds(operations=("exec",))}, "has no exec"),
         ({"bounds": Bounds(areas=26)}, "no room"),
         ({"series": "v2.6.32"}, "anon_vma_chain_free"),
         ({"series": "lazy"}, "_allocate_embedded"),
