@@ -21,9 +21,8 @@ SUPPORTED = [name for name in (*SERIES, *ZOO) if not why_not(find(name))]
 FIELDS = ("verdict", "reason", "states", "transitions", "depth", "digest", "reached", "failures", "findings")
 SMALL = {
     "all calls": Bounds(calls=4),
-    "moves": Bounds(2, 2, 1, 4, 1, ("fork", "mmap", "mremap", "write", "rwx", "mprotect")),
-    "advice": Bounds(2, 1, 2, 4, 1, ("exit", "fork", "fork-advice", "mmap", "munmap", "write", "half")),
-    "two failures": Bounds(3, 1, 1, 5, 2, ("exit", "fork", "mmap", "write")),
+    "moves": Bounds(2, 2, 1, 3, 1, ("fork", "mmap", "mremap", "write", "rwx", "mprotect", "fork-advice")),
+    "pages": Bounds(2, 1, 1, 4, 2, ("exit", "fork", "ksm", "migrate", "mmap", "munmap", "pin", "swap", "write")),
 }
 
 

@@ -22,6 +22,7 @@ from rmaplab.workload.synthetic import GENERATORS, Synthetic
 
 ROOT = Path(__file__).parents[2]
 SMALL = {
+    "churn": {"events": 400, "processes": 5},
     "aim7": {"processes": 5, "pages": 4},
     "daemon": {"generations": 6, "vmas": 3},
     "mixed": {"events": 400, "processes": 5},

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from rmaplab.engine.jit import compiled, inlined
 from rmaplab.engine.rows import PARAMS, RANGE, Avcs, Rows, free_row, new_row
-from rmaplab.engine.trees import raise_top, tree_floor, tree_insert, tree_remove
+from rmaplab.engine.trees import lower_top, raise_top, tree_floor, tree_insert, tree_remove
 
 __all__ = [
     "interval_tree_insert",
@@ -44,10 +44,14 @@ def interval_tree_insert(m: Rows, c: Avcs, avc: int, anon_vma: int, near: int) -
         m[place].key = first
         m[place].owner = anon_vma
         m[place].last = last
+        m[place].at_last = 1
         m[anon_vma].ranges = tree_insert(m, m[anon_vma].ranges, place)
     elif m[place].last < last:
         m[place].last = last
+        m[place].at_last = 1
         raise_top(m, place)
+    elif m[place].last == last:
+        m[place].at_last += 1
     tail = m[place].tail
     c[avc].range = place
     c[avc].earlier = tail
@@ -81,6 +85,26 @@ def interval_tree_remove(m: Rows, c: Avcs, avc: int, anon_vma: int) -> None:
     if not m[place].head:
         m[anon_vma].ranges = tree_remove(m, m[anon_vma].ranges, place)
         free_row(m, place)
+    elif not m[PARAMS].lists and vma_last_pgoff(m, c[avc].vma) == m[place].last:
+        m[place].at_last -= 1
+        if m[place].at_last == 0:
+            _find_last(m, c, place)
+
+
+@compiled
+def _find_last(m: Rows, c: Avcs, place: int) -> None:
+    """The entries that end last were removed: look which ones do now."""
+    last, number = -1, 0
+    avc = m[place].head
+    while avc:
+        own = vma_last_pgoff(m, c[avc].vma)
+        if own > last:
+            last, number = own, 0
+        number += own == last
+        avc = c[avc].later
+    m[place].last = last
+    m[place].at_last = number
+    lower_top(m, place)
 
 
 @compiled

@@ -145,6 +145,7 @@ _FIELDS: dict[str, list[tuple[str, Any, int]]] = {
         ("owner", "i4", 28),
         ("top", "i8", 32),  # highest ``last`` in this part of the tree
         ("last", "i8", 40),  # highest last page offset of an entry, inclusive
+        ("at_last", "i4", 48),  # entries that end there
     ],
     # a part of a page table: 16 entries; key: address >> 16
     "LEAF": [("present", "i4", 28), ("pte", ("i4", 16), 32)],

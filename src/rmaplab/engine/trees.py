@@ -17,6 +17,7 @@ from rmaplab.engine.jit import compiled
 from rmaplab.engine.rows import RANGE, Rows
 
 __all__ = [
+    "lower_top",
     "raise_top",
     "tree_first",
     "tree_floor",
@@ -79,6 +80,17 @@ def raise_top(m: Rows, row: int) -> None:
     last = m[row].last
     while row and m[row].top < last:
         m[row].top = last
+        row = m[row].up
+
+
+@compiled
+def lower_top(m: Rows, row: int) -> None:
+    """A range's ``last`` has shrunk: so may have those above it."""
+    while row:
+        top = m[row].top
+        _sum_up(m, row)
+        if m[row].top == top:
+            return
         row = m[row].up
 
 

@@ -99,9 +99,6 @@ class FastReplay:
 
     def _play(self, place: Path | Workload, progress: Callable[[int], None] | None) -> None:
         """Replay one workload; what runs at its end stays."""
-        tally = self.player.tally[0]
-        tally["base"] = self.bases[-1] + self.packer.tasks if self.bases else 0
-        self.bases.append(int(tally["base"]))
         with open_workload(place) as reader:
             if reader.header.page_size != PAGE_SIZE:
                 raise InputError(
@@ -111,7 +108,9 @@ class FastReplay:
             self.play(reader, progress)
 
     def play(self, events: Iterable[Event], progress: Callable[[int], None] | None = None) -> None:
-        """Play the events of one workload, which have been checked; what it counts is in the result after a run."""
+        """Play the checked events of one workload; the result gets its figures at the end of a run."""
+        self.bases.append(self.bases[-1] + self.packer.tasks if self.bases else 0)
+        self.player.tally[0]["base"] = self.bases[-1]
         for rows in self.packer.blocks(events):
             self._play_rows(rows)
             if self.player.crashed:

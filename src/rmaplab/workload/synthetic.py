@@ -147,7 +147,7 @@ def churn(events: int = 300_000, processes: int = 150, seed: int = 0) -> Iterato
         elif kind < 0.266:
             yield ["munmap", task, page, PAGE]
             yield _mmap(task, page, 1)
-        elif kind < 0.281:
+        elif kind < 0.2815:
             yield _mmap(task, place, pages)
         else:
             yield _touch(task, page)
