@@ -118,6 +118,9 @@ def explore(
         return explore_fast(question, limits=given, **options)
     except UnsupportedError:
         return on_specification(given)
+    except KeyboardInterrupt:  # while it was loaded: what the specification has found stands
+        result.interrupted, result.reason = True, f"interrupted at depth {result.depth}"
+        return result
 
 
 def search(

@@ -283,7 +283,7 @@ class FastSearch:
         """The result, with all its figures."""
         result, counts = self.result, self.counts
         result.states, result.transitions = int(counts[loop.STATES]), int(counts[loop.TRANSITIONS])
-        if self.digest:
+        if self.digest and not result.interrupted:  # it would take as long again
             result.digest = self._digest()
         tables = (self.table, self.parents, self.ways, self.failed, self.created)
         result.state_bytes = sum(table.nbytes for table in tables) // result.states
