@@ -72,8 +72,8 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
         "--engine",
         choices=ENGINES,
         default="reference",
-        help="reference (default): the specification itself; fast: the compiled engine that is held equal to it (extra "
-        "`fast`); auto: the engine if there is much to do and it can do it",
+        help="reference (default): the specification itself; fast: the compiled engine that is held equal to it "
+        "(extra `fast`); auto: the engine if there is much to do and it can do it",
     )
 
 
