@@ -120,7 +120,7 @@ $(VENV)/.explorer: $(VENV)/.dev explorer/package-lock.json
 	@touch $@
 
 # The fast engine as machine code, beside its sources.
-$(VENV)/.engine: $(VENV)/.dev $(wildcard src/rmaplab/engine/*.py src/rmaplab/engine/search/*.py)
+$(VENV)/.engine: $(VENV)/.dev $(wildcard src/rmaplab/engine/*.py src/rmaplab/engine/search/*.py) src/rmaplab/kernel/flags.py
 	@$(BIN)/rmaplab doctor --compile
 	@touch $@
 

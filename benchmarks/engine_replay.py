@@ -20,11 +20,11 @@ import numpy as np
 
 from rmaplab.engine.calls import EXIT, FORK, MMAP, SPAWN
 from rmaplab.engine.jit import entry
+from rmaplab.engine.layout import SLAB
 from rmaplab.engine.machine import Machine
 from rmaplab.engine.pagetable import pte_get
 from rmaplab.engine.reclaim import NEVER
 from rmaplab.engine.replay import ANON, BEGINS, ENDS, WIDTH, Player
-from rmaplab.engine.rows import SLAB
 from rmaplab.engine.walk import rmap_walk_anon
 from rmaplab.gcpause import paused_gc
 from rmaplab.series import find

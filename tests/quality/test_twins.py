@@ -11,7 +11,7 @@ import twins
 from twins import SUPPORTED, DiffersError, Twin, play
 
 from rmaplab.check.execute import NO_PLAN, Plan
-from rmaplab.engine.rows import PARAMS
+from rmaplab.engine.layout import PARAMS
 from rmaplab.scenario import Call, Fail, Ksmd, Walk, load, parse
 from rmaplab.series import SERIES, ZOO, find
 

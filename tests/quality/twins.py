@@ -26,6 +26,8 @@ from rmaplab.check.state import fingerprint
 from rmaplab.engine import calls
 from rmaplab.engine.choice import why_not
 from rmaplab.engine.jit import entry
+from rmaplab.engine.layout import IDS, LOCKS, MACHINE, SLAB
+from rmaplab.engine.layout import REACHED as REACHED_ROW
 from rmaplab.engine.machine import Machine
 from rmaplab.engine.mmap import (
     DONTNEED,
@@ -35,8 +37,6 @@ from rmaplab.engine.mmap import (
     PRIVATE_FLAGS,
     SET_FLAGS,
 )
-from rmaplab.engine.rows import IDS, LOCKS, MACHINE, SLAB
-from rmaplab.engine.rows import REACHED as REACHED_ROW
 from rmaplab.engine.search.fingerprint import fingerprint as fingerprint_of
 from rmaplab.engine.search.judge import HAS_ROOT_LOCK, judge
 from rmaplab.engine.search.naming import scratch

@@ -11,8 +11,8 @@ from replay_events import ANONYMOUS, COLD, EXEC, EXIT, PAGE, PRIVATE, SHARED, A,
 pytest.importorskip("numba", reason="the fast engine takes Numba")
 
 from rmaplab.engine.choice import why_not
+from rmaplab.engine.layout import FIRST, FOLIO, MACHINE, RANGE
 from rmaplab.engine.replay import BREATH
-from rmaplab.engine.rows import FIRST, FOLIO, MACHINE, RANGE
 from rmaplab.engine.tally import DENSE
 from rmaplab.engine.view import take_snapshot
 from rmaplab.errors import InputError, UsageError

@@ -6,16 +6,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmaplab.check.registry import INVARIANTS
-from rmaplab.engine.choice import OPERATIONS, is_compiled, why_not
+from rmaplab.engine.choice import OPERATIONS, why_not
 from rmaplab.series import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rmaplab.check.expand import Question
-    from rmaplab.check.explore import Exploration, Limits, Progress
+    from rmaplab.check.exploration import Exploration, Limits, Progress
 
-__all__ = ["explore_fast", "fast_is_compiled", "why_not_fast"]
+__all__ = ["explore_fast", "why_not_fast"]
 
 JUDGED = 53
 """The invariants AV-001 to AV-053 are those that the engine judges by."""
@@ -35,11 +35,6 @@ def why_not_fast(question: Question, *, kept: bool) -> str:
     if added := [ident for ident in INVARIANTS if int(ident[3:]) > JUDGED]:
         return f"the fast engine does not know {', '.join(added)}"
     return ""
-
-
-def fast_is_compiled() -> bool:
-    """Whether the engine can explore at once."""
-    return is_compiled("search/explore.py", "expand")
 
 
 def explore_fast(

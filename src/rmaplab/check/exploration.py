@@ -11,18 +11,12 @@ from rmaplab.notebook import HtmlTable
 from rmaplab.scenario import Fail, Scenario, format_scenario
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from rmaplab.check.histories import Bounds
     from rmaplab.kernel.events import Report
 
-__all__ = [
-    "Exploration",
-    "Finding",
-    "Limits",
-    "Progress",
-    "finding_of",
-]
+__all__ = ["Exploration", "Finding", "Limits", "Progress"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +100,14 @@ class Exploration(HtmlTable):
         """Count the violations of one transition, and keep the first, hence shortest, scenario of each invariant."""
         for ident in dict.fromkeys(report.id for report in reports):
             if ident in self.findings:
-                self.findings[ident] = replace(self.findings[ident], count=self.findings[ident].count + 1)
+                self.count([ident])
             else:
-                self.findings[ident] = finding_of(ident, reports, scenario(), failed)
+                self.findings[ident] = _finding_of(ident, reports, scenario(), failed)
+
+    def count(self, idents: Iterable[str]) -> None:
+        """Count a transition that violated invariants of which there are findings."""
+        for ident in idents:
+            self.findings[ident] = replace(self.findings[ident], count=self.findings[ident].count + 1)
 
     def add(self, part: Exploration) -> None:
         """Add another exploration of the same series: its figures to the sum, its findings where they are new."""
@@ -131,7 +130,7 @@ class Exploration(HtmlTable):
         self.verdict = "violated" if self.findings else "no-verdict" if self.reason else "holds"
 
 
-def finding_of(ident: str, reports: list[Report], scenario: Scenario, failed: int) -> Finding:
+def _finding_of(ident: str, reports: list[Report], scenario: Scenario, failed: int) -> Finding:
     """The first violation of an invariant among reports, with the scenario that shows it."""
     return Finding(
         id=ident,

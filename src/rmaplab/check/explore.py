@@ -13,15 +13,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from rmaplab.check.engines import explore_fast, fast_is_compiled, why_not_fast
+from rmaplab.check import pool
+from rmaplab.check.engines import explore_fast, why_not_fast
 from rmaplab.check.expand import Expander, Question
+from rmaplab.check.exploration import Exploration, Finding, Limits, Progress
 from rmaplab.check.memory import resident
-from rmaplab.check.pool import workers
-from rmaplab.check.pool import workers as _workers
 from rmaplab.check.progress_file import load_search, save_search
 from rmaplab.check.states import States
 from rmaplab.check.steps import scenario_of
-from rmaplab.engine.choice import HEAD_START, UnsupportedError
+from rmaplab.engine.choice import HEAD_START, UnsupportedError, search_is_compiled
 from rmaplab.errors import UsageError
 from rmaplab.scenario import Scenario
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from rmaplab.check.pool import Workers
     from rmaplab.check.steps import Step
     from rmaplab.kernel.events import Report
-from rmaplab.check.exploration import Exploration, Finding, Limits, Progress, finding_of
 
 __all__ = ["Exploration", "Finding", "Limits", "Progress", "explore", "search"]
 
@@ -65,7 +64,7 @@ def explore(
     only_fork_fails: bool = False,
     only: Sequence[str] = (),
     limits: Limits | None = None,
-    workers: Workers = workers,
+    workers: Workers = pool.workers,
     save: str | None = None,
     resume: bool = False,
     engine: str = "reference",
@@ -88,12 +87,12 @@ def explore(
     ``head_start`` seconds begins again on the engine, if it can.
     """
     question = Question(series, bounds, start or Scenario(()), only_fork_fails, tuple(only))
-    kept = save is not None or workers is not _workers
+    kept = save is not None or workers is not pool.workers
     reason = "" if engine == "reference" else why_not_fast(question, kept=kept)
     if engine == "fast" and reason:
         raise UsageError(f"--engine fast: {reason}")
     options: dict[str, Any] = {"stop_at_first": stop_at_first, "progress": progress}
-    turns = engine == "auto" and not reason and fast_is_compiled()
+    turns = engine == "auto" and not reason and search_is_compiled()
     if engine == "fast" or (turns and head_start <= 0):
         try:
             return explore_fast(question, limits=limits, **options)
@@ -129,7 +128,7 @@ def search(
     jobs: int = 1,
     stop_at_first: bool = True,
     limits: Limits | None = None,
-    workers: Workers = workers,
+    workers: Workers = pool.workers,
     save: str | None = None,
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -139,7 +138,7 @@ def search(
     search = _Search(Exploration(expander.name, bounds), expander)
     result, limits = search.result, limits or Limits()
     if expander.start_violations:
-        search.record_start(expander.start_violations)
+        result.record(expander.start_violations, lambda: expander.start, 0)
         return search.end()
     if resume and save is not None:
         load_search(save, question, search)
@@ -257,8 +256,3 @@ class _Search:
             return scenario_of([*self.states.history(index)[0], step], self.start.statements)
 
         self.result.record(reports, scenario, step.plan.n)
-
-    def record_start(self, reports: list[Report]) -> None:
-        """Note that the scenario to start from violates something itself."""
-        for ident in dict.fromkeys(report.id for report in reports):
-            self.result.findings[ident] = finding_of(ident, reports, self.start, 0)

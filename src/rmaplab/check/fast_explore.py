@@ -9,37 +9,33 @@ from __future__ import annotations
 
 import re
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rmaplab.check.expand import Expander, Expansion, Question
-from rmaplab.check.explore import Exploration, Limits, Progress
+from rmaplab.check.exploration import Exploration, Limits, Progress
+from rmaplab.check.fast_steps import area_name, area_start, step_of
 from rmaplab.check.histories import Bounds
 from rmaplab.check.memory import resident
 from rmaplab.check.monitor import REACHED
 from rmaplab.check.registry import INVARIANTS
 from rmaplab.check.steps import Step, scenario_of, text_of
 from rmaplab.engine.choice import UnsupportedError
+from rmaplab.engine.layout import MACHINE
+from rmaplab.engine.layout import REACHED as REACHED_ROW
 from rmaplab.engine.machine import Machine
-from rmaplab.engine.rows import MACHINE
-from rmaplab.engine.rows import REACHED as REACHED_ROW
 from rmaplab.engine.search import explore as loop
 from rmaplab.engine.search import steps as alphabet
+from rmaplab.engine.search.arena import Arena
 from rmaplab.engine.search.judge import HAS_ROOT_LOCK
-from rmaplab.scenario import (
-    STACK,
-    Scenario,
-)
+from rmaplab.scenario import STACK, Scenario
 from rmaplab.series import find
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rmaplab.kernel import Area
-from rmaplab.check.fast_steps import area_name, area_start, step_of
-from rmaplab.engine.search.arena import Arena
 
 __all__ = ["FastSearch", "compile_search"]
 
@@ -60,7 +56,7 @@ class FastSearch:
         self.bounds = question.bounds
         self.result = Exploration(self.expander.name, question.bounds, engine="fast")
         self.arena = Arena(question.bounds.calls, room)
-        self.start = self._load(room)
+        self._load(room)
         self.limits = self._bounds(question)
         self.table = np.zeros((1 << 19, 2), np.int64)  # of states: hash, failures on the way + 1
         self.parents, self.ways = np.zeros(1 << 18, np.int32), np.zeros(1 << 18, np.int64)
@@ -74,8 +70,8 @@ class FastSearch:
         loop.enter_start(arena.m[0], arena.c[0], arena.scratch, arena.shapes, arena.out, arena.keys, self.table)
         self.began = self.level_began = time.perf_counter()
 
-    def _load(self, room: int) -> Machine:
-        """The machine at the start of all histories, in every place of the arena."""
+    def _load(self, room: int) -> None:
+        """Put the machine at the start of all histories in every place of the arena."""
         machine = Machine(find(self.expander.question.series), room, 2 * room, keeps=True, watched=True)
         kernel = self.expander.kernel
         machine.load(kernel)
@@ -92,7 +88,6 @@ class FastSearch:
         self.arena.m[:] = machine.m
         self.arena.c[:] = machine.c
         self.arena.way[0] = 0
-        return machine
 
     def _number_of(self, name: str, area: Area) -> int | None:
         """By what number the engine knows an area; None for one that no call is made on."""
@@ -192,11 +187,11 @@ class FastSearch:
 
     def _make_room(self) -> None:
         """Let tables grow that are getting full."""
-        if 2 * self.counts[loop.STATES] > len(self.table) - (1 << 17):
+        if 2 * self.counts[loop.STATES] > len(self.table) - loop.SPARE:
             larger = np.zeros((2 * len(self.table), 2), np.int64)
             loop.grow_table(self.table, larger)
             self.table = larger
-        if self.counts[loop.NUMBERS] > len(self.parents) - (1 << 17):
+        if self.counts[loop.NUMBERS] > len(self.parents) - loop.SPARE:
             for name in ("parents", "ways", "failed", "created"):
                 old = getattr(self, name)
                 new = np.zeros(2 * len(old), old.dtype)
@@ -207,11 +202,9 @@ class FastSearch:
 
     def _record(self, state: int, step: int, found: int) -> None:
         """Count the violations of a transition; of new ones the specification tells the circumstances."""
-        findings = self.result.findings
         idents = [ident for ident, number in IDS.items() if found >> number & 1]
-        if all(ident in findings for ident in idents):
-            for ident in idents:
-                findings[ident] = replace(findings[ident], count=findings[ident].count + 1)
+        if all(ident in self.result.findings for ident in idents):
+            self.result.count(idents)
             return
         history, last = self._history(state), self._step(step)
         expander = self.expander

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmaplab.cli.common import add_output, emit, note
-from rmaplab.engine.choice import MISSING, is_compiled
+from rmaplab.engine.choice import MISSING, replay_is_compiled, search_is_compiled
 from rmaplab.errors import RmaplabError, UsageError
 from rmaplab.realkernel.bpf import BTF
 from rmaplab.realkernel.guest.cache import KERNELS, find, missing
@@ -97,10 +97,10 @@ def _compile_all() -> None:
 
 def _engine() -> Finding:
     """Nothing is loaded to find out."""
-    used_for = "check and replay: `--engine fast`, and where there is much to do"
+    used_for = "check and replay: `--engine fast`, or `auto` where there is much to do"
     if importlib.util.find_spec("numba") is None:
         return Finding("fast engine", False, "no Numba", used_for, "pip install 'rmaplab[fast]'")
-    ready = is_compiled("search/explore.py", "expand") and is_compiled("replay.py", "_play")
+    ready = search_is_compiled() and replay_is_compiled()
     found = "compiled" if ready else "not compiled yet"
     return Finding("fast engine", ready, found, used_for, "rmaplab doctor --compile")
 

@@ -48,7 +48,7 @@ from rmaplab.engine.pagetable import is_swap, pte_get
 from rmaplab.engine.swap import reclaim_page
 
 if TYPE_CHECKING:
-    from rmaplab.engine.rows import Avcs, Rows
+    from rmaplab.engine.layout import Avcs, Rows
 
 __all__ = [
     "BRK",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rmaplab.engine.parameters import patched_function, unknown_function
+from rmaplab.kernel import flags
 
 if TYPE_CHECKING:
     from rmaplab.kernel import Kernel
@@ -23,7 +24,8 @@ __all__ = [
     "OPERATIONS",
     "UnsupportedError",
     "cache_folder",
-    "is_compiled",
+    "replay_is_compiled",
+    "search_is_compiled",
     "why_not",
 ]
 
@@ -58,6 +60,7 @@ class UnsupportedError(Exception):
 
 
 _HERE = Path(__file__).parent
+_CONSTANTS = Path(flags.__file__)  # part of what is compiled
 
 
 def cache_folder(package: Path = _HERE) -> Path:
@@ -69,9 +72,9 @@ def cache_folder(package: Path = _HERE) -> Path:
     if told:
         return Path(told)
     digest = hashlib.sha256(f"{metadata.version('numba')} {sys.version}".encode())
-    for folder in dict.fromkeys((_HERE, package)):
-        for source in sorted(folder.glob("*.py")):
-            digest.update(source.read_bytes())
+    sources = [source for folder in dict.fromkeys((_HERE, package)) for source in sorted(folder.glob("*.py"))]
+    for source in (*sources, _CONSTANTS):
+        digest.update(source.read_bytes())
     name = f"compiled-{digest.hexdigest()[:16]}"
     if os.access(package, os.W_OK):
         return package / "__pycache__" / name
@@ -79,8 +82,18 @@ def cache_folder(package: Path = _HERE) -> Path:
     return Path(base) / "rmaplab" / name
 
 
-def is_compiled(source: str, function: str) -> bool:
-    """Whether an entry of the engine, such as ``search/explore.py`` and ``expand``, is compiled already."""
+def replay_is_compiled() -> bool:
+    """Whether replays can begin at once."""
+    return _is_compiled("replay.py", "_play")
+
+
+def search_is_compiled() -> bool:
+    """Whether explorations can begin at once."""
+    return _is_compiled("search/explore.py", "expand")
+
+
+def _is_compiled(source: str, function: str) -> bool:
+    """Whether an entry of the engine is compiled already."""
     path = _HERE / source
     return find_spec("numba") is not None and any(cache_folder(path.parent).glob(f"**/{path.stem}.{function}-*.nbi"))
 

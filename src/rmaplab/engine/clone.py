@@ -2,7 +2,7 @@
 """anon_vma_clone and anon_vma_fork on rows: :mod:`rmaplab.kernel.rmap` and its older series.
 
 How a clone walks, locks and allocates differs most between series: there is a
-function for each way, and a parameter chooses (:data:`rmaplab.engine.rows.PARAMETERS`).
+function for each way, and a parameter chooses (:data:`rmaplab.engine.layout.PARAMETERS`).
 Errors are negative errno values.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 from errno import ENOMEM
 
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import MACHINE, PARAMS, SLAB, Avcs, Rows
 from rmaplab.engine.reached import RETRY_SERVED
 from rmaplab.engine.rmap import (
     add_active_vmas,
@@ -25,7 +26,7 @@ from rmaplab.engine.rmap import (
     remove_avc,
     unlink_anon_vmas,
 )
-from rmaplab.engine.rows import MACHINE, PARAMS, SLAB, Avcs, Rows, report
+from rmaplab.engine.rows import report
 from rmaplab.engine.services import (
     alloc_avc,
     free_avc,

@@ -7,22 +7,30 @@ from errno import E2BIG, EFAULT
 
 from rmaplab.engine.fork import exit_mmap, mmput, new_mm, process_remove
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import LOCKS, VMG, Avcs, Rows
 from rmaplab.engine.memory import handle_mm_fault
 from rmaplab.engine.mergeable import set_merge
-from rmaplab.engine.mmap import TASK_SIZE, expand_downwards
+from rmaplab.engine.mmap import expand_downwards
 from rmaplab.engine.mremap import move_page_tables
-from rmaplab.engine.rows import LOCKS, VMG, Avcs, Rows, free_row
+from rmaplab.engine.rows import free_row
 from rmaplab.engine.trees import tree_last
 from rmaplab.engine.vma import vma_expand
 from rmaplab.engine.vma_adjust import vm_area_alloc, vma_iter_store, vma_shrink
+from rmaplab.kernel.flags import (
+    PAGE_SIZE,
+    TASK_SIZE,
+    VM_ACCOUNT,
+    VM_GROWSDOWN,
+    VM_READ,
+    VM_STACK_INCOMPLETE_SETUP,
+    VM_WRITE,
+)
 
 __all__ = ["do_execve"]
 
-PAGE_SIZE = 4096
 STACK_SHIFT = 0x1234_5000  # by which the stack is moved down, bytes
 STACK_EXPAND = 32 * PAGE_SIZE
-STACK_FLAGS = 0x1 | 0x2 | 0x100 | 0x100000  # readable, writable, grows down, accounted
-VM_STACK_INCOMPLETE_SETUP = 0x18000
+STACK_FLAGS = VM_READ | VM_WRITE | VM_GROWSDOWN | VM_ACCOUNT
 
 
 @compiled

@@ -9,9 +9,10 @@ and a slot's as long as an entry or a folio does.
 from __future__ import annotations
 
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import FOLIO, IDS, MACHINE, PARAMS, SLOT, Rows
 from rmaplab.engine.pagetable import pte_set
 from rmaplab.engine.reached import MOVED_UP, REUSED
-from rmaplab.engine.rows import FOLIO, IDS, MACHINE, PARAMS, SLOT, Rows, free_row, new_row, report
+from rmaplab.engine.rows import free_row, new_row, report
 from rmaplab.engine.services import crash, reach
 
 __all__ = [

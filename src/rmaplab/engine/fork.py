@@ -9,18 +9,19 @@ from rmaplab.engine.clone import anon_vma_fork
 from rmaplab.engine.gup import unpin_all
 from rmaplab.engine.jit import compiled
 from rmaplab.engine.ksm import forget_mm
+from rmaplab.engine.layout import IDS, LOCKS, MACHINE, MM, PARAMS, PROCESS, Avcs, Rows
 from rmaplab.engine.memory import copy_page_range, zap_page_range
 from rmaplab.engine.reached import FORK_FAILED
 from rmaplab.engine.rmap import unlink_anon_vmas
-from rmaplab.engine.rows import IDS, LOCKS, MACHINE, MM, PARAMS, PROCESS, Avcs, Rows, free_row, new_row
+from rmaplab.engine.rows import free_row, new_row
 from rmaplab.engine.services import reach
 from rmaplab.engine.trees import tree_first, tree_next
 from rmaplab.engine.vma_adjust import vm_area_dup, vm_area_free, vma_iter_store, vma_unlink
 from rmaplab.engine.watch import check_forked, check_reusable, graph_if_failing, unchanged
+from rmaplab.kernel.flags import VM_DONTCOPY, VM_LOCKED, VM_WIPEONFORK
 
 __all__ = ["dup_mm", "exit_mmap", "mmput", "new_mm", "process_add", "process_remove", "remove_vma"]
 
-VM_LOCKED, VM_DONTCOPY, VM_WIPEONFORK = 0x2000, 0x20000, 0x2000000
 START_BRK = 0x5555_5555_6000
 
 

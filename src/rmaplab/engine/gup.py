@@ -7,14 +7,14 @@ from errno import EFAULT, EINVAL
 
 from rmaplab.engine.folio import folio_put
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import FIRST, LOCKS, PARAMS, PIN, Avcs, Rows
 from rmaplab.engine.memory import fault_in
 from rmaplab.engine.pagetable import is_anon, is_present, pte_get
 from rmaplab.engine.rmap import vma_lookup
-from rmaplab.engine.rows import FIRST, LOCKS, PARAMS, PIN, Avcs, Rows, free_row, new_row
+from rmaplab.engine.rows import free_row, new_row
+from rmaplab.kernel.flags import VM_READ, VM_SHARED, VM_WRITE
 
 __all__ = ["add_pin", "pin_user_page", "unpin_all", "unpin_user_page"]
-
-VM_READ, VM_WRITE, VM_SHARED = 0x1, 0x2, 0x8
 
 
 @compiled

@@ -11,7 +11,8 @@ Before v3.7 there was a list: all entries are in one range that covers everythin
 from __future__ import annotations
 
 from rmaplab.engine.jit import compiled, inlined
-from rmaplab.engine.rows import PARAMS, RANGE, Avcs, Rows, free_row, new_row
+from rmaplab.engine.layout import PARAMS, RANGE, Avcs, Rows
+from rmaplab.engine.rows import free_row, new_row
 from rmaplab.engine.trees import lower_top, raise_top, tree_floor, tree_insert, tree_remove
 
 __all__ = [

@@ -16,15 +16,15 @@ from rmaplab.engine.folio import (
     linear_page_index,
 )
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import ITEM, LOCKS, MACHINE, NODE, PAGES, Avcs, Rows
 from rmaplab.engine.memory import handle_pte_fault
 from rmaplab.engine.pagetable import first_leaf, is_anon, pte_get, pte_set
 from rmaplab.engine.rmap import put_anon_vma, vma_lookup
-from rmaplab.engine.rows import ITEM, LOCKS, MACHINE, NODE, PAGES, Avcs, Rows, free_row, new_row
+from rmaplab.engine.rows import free_row, new_row
 from rmaplab.engine.trees import tree_next
+from rmaplab.kernel.flags import PAGE_SIZE, VM_MERGEABLE
 
 __all__ = ["forget_mm", "insert_item", "insert_node", "ksm_merge_range", "ksmd", "unmerge_ksm_pages"]
-
-VM_MERGEABLE = 0x80000000
 
 
 # --- merging -------------------------------------------------------------------------------------
@@ -34,7 +34,7 @@ VM_MERGEABLE = 0x80000000
 def ksm_merge_range(m: Rows, c: Avcs, mm: int, start: int, end: int, content: int) -> int:
     """Let ksmd find that the pages of [start, end) (bytes) have this content; 0, -EINVAL or -EBUSY."""
     m[LOCKS].mmap_locks += 1
-    for address in range(start, end, 4096):
+    for address in range(start, end, PAGE_SIZE):
         rc = cmp_and_merge_page(m, mm, address, content)
         if rc != 0:
             return rc
@@ -285,7 +285,7 @@ def unmerge_ksm_pages(m: Rows, c: Avcs, vma: int, start: int, end: int) -> int:
     """Give the process a page of its own for each merged one; 0 or -ENOMEM.  The items stay for ksmd."""
     if not m[vma].vm_flags & VM_MERGEABLE or not m[PAGES].first_node:
         return 0
-    for address in range(start, end, 4096):
+    for address in range(start, end, PAGE_SIZE):
         entry = pte_get(m, m[vma].vm_mm, address)
         if is_anon(entry) and m[entry >> 1].stable_node:
             rc = handle_pte_fault(m, c, vma, address, False, True)

@@ -15,10 +15,7 @@ from rmaplab.engine.gup import add_pin
 from rmaplab.engine.interval_tree import interval_tree_insert
 from rmaplab.engine.jit import entry
 from rmaplab.engine.ksm import insert_item, insert_node
-from rmaplab.engine.pagetable import FILE_PAGE, GUARD, ZERO_PAGE, pte_set
-from rmaplab.engine.parameters import parameters_of
-from rmaplab.engine.rmap import anon_vma_chain_assign
-from rmaplab.engine.rows import (
+from rmaplab.engine.layout import (
     ANON_VMA,
     AVC,
     FIRST,
@@ -33,9 +30,11 @@ from rmaplab.engine.rows import (
     VMA,
     Avcs,
     Rows,
-    new_avc,
-    new_row,
 )
+from rmaplab.engine.pagetable import FILE_PAGE, GUARD, ZERO_PAGE, pte_set
+from rmaplab.engine.parameters import parameters_of
+from rmaplab.engine.rmap import anon_vma_chain_assign
+from rmaplab.engine.rows import new_avc, new_row
 from rmaplab.engine.vma_adjust import vma_iter_store
 from rmaplab.kernel import objects
 from rmaplab.kernel.pagetable import GuardMarker, Pte, SwapPte

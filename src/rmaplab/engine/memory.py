@@ -14,6 +14,7 @@ from rmaplab.engine.folio import (
     swap_free,
 )
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import LOCKS, MACHINE, PARAMS, Avcs, Rows
 from rmaplab.engine.pagetable import (
     FILE_PAGE,
     GUARD,
@@ -31,10 +32,11 @@ from rmaplab.engine.pagetable import (
 )
 from rmaplab.engine.reached import COPIED
 from rmaplab.engine.rmap import anon_vma_prepare, vma_lookup
-from rmaplab.engine.rows import LOCKS, MACHINE, PARAMS, Avcs, Rows, report
+from rmaplab.engine.rows import report
 from rmaplab.engine.services import crash, reach
 from rmaplab.engine.swap import do_swap_page, reuse_swap_page
 from rmaplab.engine.trees import tree_next
+from rmaplab.kernel.flags import VM_ACCESS_FLAGS, VM_MAYBE_GUARD, VM_SHARED, VM_WRITE
 
 __all__ = [
     "change_protection",
@@ -45,8 +47,6 @@ __all__ = [
     "move_entries",
     "zap_page_range",
 ]
-
-VM_WRITE, VM_SHARED, VM_ACCESS_FLAGS, VM_MAYBE_GUARD = 0x2, 0x8, 0x7, 0x800
 
 
 # --- faults --------------------------------------------------------------------------------------

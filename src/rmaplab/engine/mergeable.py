@@ -7,7 +7,9 @@ The vma_merge_struct is the row VMG.
 from __future__ import annotations
 
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.rows import MACHINE, PARAMS, VMG, Rows, report
+from rmaplab.engine.layout import MACHINE, PARAMS, VMG, Rows
+from rmaplab.engine.rows import report
+from rmaplab.kernel.flags import VM_SHARED, VM_STICKY
 
 __all__ = [
     "can_vma_merge_left",
@@ -16,7 +18,6 @@ __all__ = [
 ]
 
 
-VM_SHARED, VM_STICKY = 0x8, 0x8000000 | 0x800
 ATTRIBUTES = ~VM_STICKY  # bits that keep two VMAs apart
 
 

@@ -7,10 +7,11 @@ from errno import EAGAIN, EFAULT, EINVAL
 
 from rmaplab.engine.folio import folio_put, new_folio
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import FIRST, LOCKS, PAGES, Avcs, Rows
 from rmaplab.engine.pagetable import is_present, is_swap, pte_get, slot_of
 from rmaplab.engine.rmap import put_anon_vma
-from rmaplab.engine.rows import FIRST, LOCKS, PAGES, Avcs, Rows
 from rmaplab.engine.unmap import folio_get_anon_vma, remove_migration_ptes, try_to_migrate
+from rmaplab.kernel.flags import PAGE_SIZE
 
 __all__ = ["migrate_pages"]
 
@@ -19,7 +20,7 @@ __all__ = ["migrate_pages"]
 def migrate_pages(m: Rows, c: Avcs, mm: int, start: int, end: int) -> int:
     """Migrate each folio of [start, end) (bytes) once, up to the first that fails; 0 or a negative errno."""
     m[PAGES].migrations += 1
-    for address in range(start, end, 4096):
+    for address in range(start, end, PAGE_SIZE):
         folio = _folio_at(m, mm, address)
         if folio < FIRST:
             return -EINVAL if folio else -EFAULT

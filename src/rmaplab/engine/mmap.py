@@ -11,11 +11,11 @@ from errno import EAGAIN, EFAULT, EINVAL, ENOMEM, EPERM
 from rmaplab.engine.fork import remove_vma
 from rmaplab.engine.jit import compiled
 from rmaplab.engine.ksm import unmerge_ksm_pages
+from rmaplab.engine.layout import IDS, LOCKS, PARAMS, VMG, Avcs, Rows
 from rmaplab.engine.memory import change_protection, handle_mm_fault, zap_page_range
 from rmaplab.engine.mergeable import set_merge
 from rmaplab.engine.pagetable import GUARD, first_leaf, folio_of, pte_get, pte_put, pte_set
 from rmaplab.engine.rmap import anon_vma_prepare, vma_lookup
-from rmaplab.engine.rows import IDS, LOCKS, PARAMS, VMG, Avcs, Rows
 from rmaplab.engine.trees import tree_next, tree_prev
 from rmaplab.engine.vma import vma_merge_mapped_range, vma_merge_new_range, vma_modify_flags
 from rmaplab.engine.vma_adjust import (
@@ -30,6 +30,19 @@ from rmaplab.engine.vma_adjust import (
     vma_prepare,
     vma_set_range,
 )
+from rmaplab.kernel.flags import (
+    PAGE_SIZE,
+    TASK_SIZE,
+    VM_ACCOUNT,
+    VM_GROWSDOWN,
+    VM_LOCKED,
+    VM_MAYBE_GUARD,
+    VM_NORESERVE,
+    VM_READ,
+    VM_SHARED,
+    VM_STICKY,
+    VM_WRITE,
+)
 
 __all__ = [
     "do_brk",
@@ -42,10 +55,7 @@ __all__ = [
     "expand_downwards",
 ]
 
-TASK_SIZE = (1 << 47) - 4096
-MMAP_MIN_ADDR, STACK_GUARD_GAP = 0x10000, 256 * 4096
-VM_READ, VM_WRITE, VM_SHARED, VM_GROWSDOWN, VM_MAYBE_GUARD, VM_LOCKED = 0x1, 0x2, 0x8, 0x100, 0x800, 0x2000
-VM_ACCOUNT, VM_NORESERVE, VM_STICKY = 0x100000, 0x200000, 0x8000000 | 0x800
+MMAP_MIN_ADDR, STACK_GUARD_GAP = 0x10000, 256 * PAGE_SIZE
 DONTNEED, GUARD_INSTALL, GUARD_REMOVE, SET_FLAGS, PRIVATE_ANONYMOUS_FLAGS, PRIVATE_FLAGS, UNMERGEABLE = range(7)
 
 
@@ -93,7 +103,7 @@ def do_brk(m: Rows, c: Avcs, mm: int, old_end: int, new_end: int) -> int:
         else:
             rc = -ENOMEM
     elif new_end > old_end:
-        if above and new_end + 4096 > _vm_start_gap(m, above):
+        if above and new_end + PAGE_SIZE > _vm_start_gap(m, above):
             rc = -ENOMEM
         else:
             rc = _do_brk_flags(m, c, mm, old_end, new_end)
@@ -301,7 +311,7 @@ def madvise_guard_install(m: Rows, c: Avcs, vma: int, start: int, end: int) -> i
 @compiled
 def _guard_install_walk(m: Rows, mm: int, start: int, end: int) -> bool:
     """Put guards in, up to the first page that something is mapped at; whether there was none."""
-    for address in range(start, end, 4096):
+    for address in range(start, end, PAGE_SIZE):
         entry = pte_get(m, mm, address)
         if folio_of(entry) == GUARD:
             continue

@@ -11,18 +11,16 @@ from errno import EFAULT, EINVAL, ENOMEM
 
 from rmaplab.engine.jit import compiled
 from rmaplab.engine.ksm import unmerge_ksm_pages
+from rmaplab.engine.layout import LOCKS, PARAMS, Avcs, Rows
 from rmaplab.engine.memory import move_entries
 from rmaplab.engine.mmap import do_vmi_munmap
 from rmaplab.engine.pagetable import has_table
 from rmaplab.engine.rmap import anon_vma_lock_write, anon_vma_unlock_write, unlink_anon_vmas, vma_lookup
-from rmaplab.engine.rows import LOCKS, PARAMS, Avcs, Rows
 from rmaplab.engine.vma import copy_vma, vma_merge_extend
 from rmaplab.engine.vma_adjust import find, following_at, previous_to, split_vma
+from rmaplab.kernel.flags import PAGE_SIZE, PMD_SIZE, TASK_SIZE, VM_ACCOUNT, VM_LOCKED, VM_SHARED
 
 __all__ = ["do_mremap", "move_page_tables"]
-
-TASK_SIZE, PAGE_SIZE, PMD_SIZE = (1 << 47) - 4096, 4096, 1 << 21
-VM_SHARED, VM_LOCKED, VM_ACCOUNT = 0x8, 0x2000, 0x100000
 
 
 @compiled

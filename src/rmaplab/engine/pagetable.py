@@ -11,7 +11,8 @@ kernel (2 MiB) is there as long as one of its leaves is.
 from __future__ import annotations
 
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.rows import FIRST, LEAF, Rows, free_row, new_row
+from rmaplab.engine.layout import FIRST, LEAF, Rows
+from rmaplab.engine.rows import free_row, new_row
 from rmaplab.engine.trees import tree_first, tree_floor, tree_insert, tree_next, tree_remove
 
 __all__ = [

@@ -3,7 +3,7 @@
 
 A series is a class that overrides functions of the specification.  For each
 definition of a function that the engine knows, the table below has the
-parameters (:data:`rmaplab.engine.rows.PARAMETERS`) that it stands for; those
+parameters (:data:`rmaplab.engine.layout.PARAMETERS`) that it stands for; those
 of a definition that calls the next one are added to the next one's.  A class
 with any other definition has logic of its own, and runs on the specification.
 """

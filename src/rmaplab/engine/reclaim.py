@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import MACHINE, PROCESS, Avcs, Rows
 from rmaplab.engine.pagetable import first_leaf, folio_of, is_anon
-from rmaplab.engine.rows import MACHINE, PROCESS, Avcs, Rows
 from rmaplab.engine.tally import WALK_VISITS, Array, count
 from rmaplab.engine.trees import tree_first, tree_next
 from rmaplab.engine.vma_adjust import find

@@ -26,9 +26,9 @@ import numpy as np
 
 from rmaplab.engine.calls import EXEC, EXIT, FAULT, FORK, MMAP, SHARE, SPAWN, make
 from rmaplab.engine.jit import compiled, entry
+from rmaplab.engine.layout import IDS, LOCKS, MACHINE, Avcs, Rows
 from rmaplab.engine.reclaim import EVERY, ends, tick
 from rmaplab.engine.room import grown, has_room, is_roomy
-from rmaplab.engine.rows import IDS, LOCKS, MACHINE, Avcs, Rows
 from rmaplab.engine.tally import (
     CHAIN_LENGTH,
     COLUMNS,
@@ -43,6 +43,7 @@ from rmaplab.engine.tally import (
     take_sample,
 )
 from rmaplab.engine.trees import tree_first, tree_next
+from rmaplab.kernel.flags import VM_DONTCOPY
 
 if TYPE_CHECKING:
     from rmaplab.engine.machine import Machine
@@ -53,7 +54,6 @@ AREA, ANON, MARK, NAMED, REFUSED, NOTHING = range(24, 30)
 KINDS, ERRNOS, WIDTH = 32, 256, 7
 KIND, BEGINS, ENDS = 31, 32, 64
 BREATH = 1 << 18  # pages that are written before Python has its turn
-VM_DONTCOPY = 0x20000
 
 
 @entry

@@ -2,7 +2,7 @@
 """anon_vma lifetime and the links of VMAs on rows: :mod:`rmaplab.kernel.rmap` and its older series.
 
 Every function does what the specification's function of the same name does.
-Where series differ, a parameter says how (:data:`rmaplab.engine.rows.PARAMETERS`).
+Where series differ, a parameter says how (:data:`rmaplab.engine.layout.PARAMETERS`).
 Errors are negative errno values.
 """
 
@@ -12,8 +12,9 @@ from errno import ENOMEM
 
 from rmaplab.engine.interval_tree import interval_tree_insert, interval_tree_remove, move_to_head
 from rmaplab.engine.jit import compiled, inlined
+from rmaplab.engine.layout import LOCKS, PARAMS, Avcs, Rows
 from rmaplab.engine.reached import HALF_BUILT, NEIGHBOUR_SHARED
-from rmaplab.engine.rows import LOCKS, PARAMS, Avcs, Rows, report
+from rmaplab.engine.rows import report
 from rmaplab.engine.services import (
     alloc_anon_vma,
     alloc_avc,
@@ -27,6 +28,7 @@ from rmaplab.engine.services import (
     unlock,
 )
 from rmaplab.engine.trees import tree_floor
+from rmaplab.kernel.flags import VM_ACCESS_FLAGS, VM_IGNORE_MERGE
 
 __all__ = [
     "add_active_vmas",
@@ -46,7 +48,7 @@ __all__ = [
 ]
 
 
-IGNORED = 0x7 | 0x8000000 | 0x800  # rights, VM_SOFTDIRTY and VM_MAYBE_GUARD never keep two VMAs apart
+IGNORED = VM_ACCESS_FLAGS | VM_IGNORE_MERGE  # flags that two VMAs with one anon_vma may differ in
 
 
 # --- lifetime ----------------------------------------------------------------------------------

@@ -18,8 +18,8 @@ import numpy as np
 
 from rmaplab.engine.calls import EXEC, EXIT, FORK, MADVISE, MPROTECT, MREMAP
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import MACHINE, Avcs, Rows
 from rmaplab.engine.mmap import GUARD_INSTALL
-from rmaplab.engine.rows import MACHINE, Avcs, Rows
 from rmaplab.engine.trees import tree_first, tree_next
 from rmaplab.engine.vma_adjust import find
 

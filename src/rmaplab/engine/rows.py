@@ -1,65 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where rows come from and go to; all that :mod:`rmaplab.engine.layout` tells of them is here, too."""
+"""Where rows come from and go to."""
 
 from __future__ import annotations
 
 from rmaplab.engine.jit import compiled, inlined
-from rmaplab.engine.layout import (
-    ANON_VMA,
-    AVC,
-    FIRST,
-    FOLIO,
-    IDS,
-    ITEM,
-    LEAF,
-    LOCKS,
-    MACHINE,
-    MM,
-    NODE,
-    NONE,
-    PAGES,
-    PARAMETERS,
-    PARAMS,
-    PIN,
-    PROCESS,
-    RANGE,
-    REACHED,
-    ROW,
-    SLAB,
-    SLOT,
-    VMA,
-    VMG,
-    Avcs,
-    Rows,
-)
+from rmaplab.engine.layout import ANON_VMA, FIRST, FOLIO, ITEM, MACHINE, NONE, RANGE, VMA, Avcs, Rows
 
 __all__ = [
-    "ANON_VMA",
-    "AVC",
-    "FIRST",
-    "FOLIO",
-    "IDS",
-    "ITEM",
-    "LEAF",
-    "LOCKS",
-    "MACHINE",
-    "MM",
-    "NODE",
-    "NONE",
-    "PAGES",
-    "PARAMETERS",
-    "PARAMS",
-    "PIN",
-    "PROCESS",
-    "RANGE",
-    "REACHED",
-    "ROW",
-    "SLAB",
-    "SLOT",
-    "VMA",
-    "VMG",
-    "Avcs",
-    "Rows",
     "free_row",
     "new_avc",
     "new_row",

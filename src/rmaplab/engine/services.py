@@ -9,21 +9,8 @@ by their owners; the others nest in one way here, and are counted.
 from __future__ import annotations
 
 from rmaplab.engine.jit import compiled, inlined
-from rmaplab.engine.rows import (
-    ANON_VMA,
-    IDS,
-    LOCKS,
-    MACHINE,
-    REACHED,
-    SLAB,
-    Avcs,
-    Rows,
-    new_avc,
-    new_row,
-    report,
-    retire_avc,
-    retire_row,
-)
+from rmaplab.engine.layout import ANON_VMA, IDS, LOCKS, MACHINE, REACHED, SLAB, Avcs, Rows
+from rmaplab.engine.rows import new_avc, new_row, report, retire_avc, retire_row
 
 __all__ = [
     "alloc_anon_vma",

@@ -18,14 +18,14 @@ from rmaplab.engine.folio import (
     swap_free,
 )
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import LOCKS, PARAMS, Avcs, Rows
 from rmaplab.engine.pagetable import is_anon, is_present, is_swap, pte_get, pte_set, slot_of
-from rmaplab.engine.rows import LOCKS, PARAMS, Avcs, Rows, report
+from rmaplab.engine.rows import report
 from rmaplab.engine.services import crash
 from rmaplab.engine.unmap import folio_referenced, try_to_unmap
+from rmaplab.kernel.flags import VM_LOCKED, VM_WRITE
 
 __all__ = ["do_swap_page", "reclaim_page", "reuse_swap_page"]
-
-VM_WRITE, VM_LOCKED = 0x2, 0x2000
 
 
 # --- out -----------------------------------------------------------------------------------------

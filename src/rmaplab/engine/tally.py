@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.rows import ANON_VMA, FIRST, MACHINE, SLAB, VMA, Rows
+from rmaplab.engine.layout import ANON_VMA, FIRST, MACHINE, SLAB, VMA, Rows
 
 __all__ = [
     "CHAIN_LENGTH",

@@ -14,7 +14,7 @@ one returns the new number.  All take the logarithm of its size.
 from __future__ import annotations
 
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.rows import RANGE, Rows
+from rmaplab.engine.layout import RANGE, Rows
 
 __all__ = [
     "lower_top",

@@ -10,11 +10,12 @@ from __future__ import annotations
 from rmaplab.engine.folio import folio_add_anon_rmap_pte, folio_remove_rmap_pte, folio_try_share_anon_rmap_pte
 from rmaplab.engine.interval_tree import range_first, range_next, vma_last_pgoff
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import MM, PAGES, PARAMS, Avcs, Rows
 from rmaplab.engine.pagetable import MIGRATION, leaf_at, waits_for
 from rmaplab.engine.rmap import rwsem
-from rmaplab.engine.rows import MM, PAGES, PARAMS, Avcs, Rows
 from rmaplab.engine.services import crash, lock, unlock
 from rmaplab.engine.walk import vma_address
+from rmaplab.kernel.flags import VM_LOCKED, VM_STACK_INCOMPLETE_SETUP
 
 __all__ = [
     "folio_get_anon_vma",
@@ -26,7 +27,6 @@ __all__ = [
 
 REFERENCED, UNMAP, MIGRATE, RESTORE = range(4)
 EVERYTHING = 1 << 62
-VM_LOCKED, VM_STACK_INCOMPLETE_SETUP = 0x2000, 0x18000
 
 
 # --- the pairs of what is done and the walk ----------------------------------------------------

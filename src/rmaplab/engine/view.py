@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from rmaplab.engine.layout import ANON_VMA, FIRST, MACHINE, PAGES, SLAB
 from rmaplab.engine.pagetable import GUARD, MIGRATION
-from rmaplab.engine.rows import ANON_VMA, FIRST, MACHINE, PAGES, SLAB
 from rmaplab.kernel.flags import flags_name
 from rmaplab.snapshot import (
     AnonVmaView,

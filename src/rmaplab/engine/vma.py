@@ -10,10 +10,11 @@ from errno import ENOMEM
 
 from rmaplab.engine.clone import MERGE_UNFAULTED, REMAP, anon_vma_clone
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import MACHINE, PARAMS, VMG, Avcs, Rows
 from rmaplab.engine.mergeable import can_vma_merge_left, can_vma_merge_right, set_merge
 from rmaplab.engine.reached import IMPORTED, MERGED
 from rmaplab.engine.rmap import unlink_anon_vmas
-from rmaplab.engine.rows import MACHINE, PARAMS, VMG, Avcs, Rows, report
+from rmaplab.engine.rows import report
 from rmaplab.engine.services import crash, reach
 from rmaplab.engine.vma_adjust import (
     following_at,
@@ -29,6 +30,7 @@ from rmaplab.engine.vma_adjust import (
     vma_unlink,
 )
 from rmaplab.engine.watch import graph_if_failing, unchanged
+from rmaplab.kernel.flags import VM_STICKY
 
 __all__ = [
     "copy_vma",
@@ -39,7 +41,6 @@ __all__ = [
     "vma_modify_flags",
 ]
 
-VM_SHARED, VM_STICKY = 0x8, 0x8000000 | 0x800
 ATTRIBUTES = ~VM_STICKY  # bits that keep two VMAs apart
 
 

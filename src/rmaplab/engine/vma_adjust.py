@@ -7,12 +7,14 @@ from errno import ENOMEM
 
 from rmaplab.engine.clone import SPLIT, anon_vma_clone
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import IDS, MACHINE, PARAMS, VMA, Avcs, Rows
 from rmaplab.engine.reached import SPLIT_DONE
 from rmaplab.engine.rmap import anon_vma_lock_write, anon_vma_unlock_write, insert_avc, remove_avc, vma_lookup
-from rmaplab.engine.rows import IDS, MACHINE, PARAMS, VMA, Avcs, Rows, new_row, report, retire_row
+from rmaplab.engine.rows import new_row, report, retire_row
 from rmaplab.engine.services import reach
 from rmaplab.engine.trees import tree_first, tree_floor, tree_insert, tree_next, tree_remove
 from rmaplab.engine.watch import graph_if_failing, unchanged
+from rmaplab.kernel.flags import VM_SHARED, VM_STACK_INCOMPLETE_SETUP
 
 __all__ = [
     "find",
@@ -30,8 +32,6 @@ __all__ = [
     "vma_shrink",
     "vma_unlink",
 ]
-
-VM_SHARED, VM_STACK_INCOMPLETE_SETUP = 0x8, 0x18000
 
 
 # --- finding -------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from rmaplab.engine.interval_tree import range_first, range_next, vma_last_pgoff
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import LOCKS, PARAMS, Avcs, Rows
 from rmaplab.engine.pagetable import pte_get
 from rmaplab.engine.rmap import rwsem
-from rmaplab.engine.rows import LOCKS, PARAMS, Avcs, Rows
 from rmaplab.engine.services import crash, lock, unlock
 
 __all__ = ["rmap_walk_anon", "vma_address"]

@@ -7,8 +7,9 @@ Only watched machines pay for it.
 from __future__ import annotations
 
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import ANON_VMA, FIRST, MACHINE, PARAMS, SLAB, Avcs, Rows
 from rmaplab.engine.reached import OWN_MADE, OWN_REUSED
-from rmaplab.engine.rows import ANON_VMA, FIRST, MACHINE, PARAMS, SLAB, Avcs, Rows, report
+from rmaplab.engine.rows import report
 from rmaplab.engine.services import reach
 from rmaplab.engine.trees import tree_first, tree_next
 

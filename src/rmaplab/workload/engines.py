@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from rmaplab.engine.choice import HEAD_START, is_compiled, why_not
+from rmaplab.engine.choice import HEAD_START, replay_is_compiled, why_not
 from rmaplab.errors import UsageError
 from rmaplab.workload.replay import Replay
 
@@ -43,7 +43,7 @@ def replay_on(
     if engine == "fast":
         return _fast(workloads, series, reclaim, progress)
     replay = Replay(workloads, series, reclaim=reclaim)
-    if engine == "reference" or reason or not is_compiled("replay.py", "_play"):
+    if engine == "reference" or reason or not replay_is_compiled():
         return replay.run(progress)
     until = time.perf_counter() + head_start
 

@@ -14,9 +14,9 @@ from errno import errorcode
 from typing import TYPE_CHECKING, Any
 
 from rmaplab.engine.calls import BRK, MADVISE, MMAP, MPROTECT, MREMAP, MUNMAP
+from rmaplab.engine.layout import IDS, LOCKS, SLAB
 from rmaplab.engine.machine import Machine
 from rmaplab.engine.replay import ANON, AREA, Player
-from rmaplab.engine.rows import IDS, LOCKS, SLAB
 from rmaplab.engine.tally import CHAIN_LENGTH, FORK_ALLOCATIONS, FORK_LOCKS, FORK_TREE_OPERATIONS, WALK_VISITS
 from rmaplab.errors import InputError, UsageError
 from rmaplab.gcpause import paused_gc

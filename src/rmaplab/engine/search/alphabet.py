@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import MACHINE, PAGES, Rows
 from rmaplab.engine.pagetable import is_anon, is_present, is_swap, pte_get
 from rmaplab.engine.rmap import vma_lookup
-from rmaplab.engine.rows import MACHINE, PAGES, Rows
 from rmaplab.engine.search.steps import (
     AWAY,
     BOUND_AREAS,
@@ -42,23 +42,18 @@ from rmaplab.engine.search.steps import (
     MREMAP,
     MUNMAP,
     ON_PAGES,
-    PAGE_SIZE,
     PIN,
     READ,
     SWAPIN,
     SWAPOUT,
     UNPIN,
-    VM_DONTCOPY,
-    VM_MERGEABLE,
-    VM_READ,
-    VM_WIPEONFORK,
-    VM_WRITE,
     WRITE,
     access_of,
     start_of,
     step_number,
 )
 from rmaplab.engine.vma_adjust import find
+from rmaplab.kernel.flags import PAGE_SIZE, VM_DONTCOPY, VM_MERGEABLE, VM_READ, VM_WIPEONFORK, VM_WRITE
 
 __all__ = [
     "steps_from",

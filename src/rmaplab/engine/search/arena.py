@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.rows import AVC, MACHINE, ROW, Rows
+from rmaplab.engine.layout import AVC, MACHINE, ROW, Rows
 from rmaplab.engine.search.naming import scratch
 from rmaplab.engine.search.packed import KEYS, LONGEST
 

@@ -10,8 +10,9 @@ way to the latest one are, since the next is reached by most of it.
 from __future__ import annotations
 
 from rmaplab.engine.jit import compiled, entry
+from rmaplab.engine.layout import MACHINE, REACHED, SLAB, Avcs, Rows
 from rmaplab.engine.reached import HALF_BUILT
-from rmaplab.engine.rows import MACHINE, REACHED, SLAB, Avcs, Rows, settle
+from rmaplab.engine.rows import settle
 from rmaplab.engine.search.alphabet import steps_from
 from rmaplab.engine.search.arena import copy_machine
 from rmaplab.engine.search.fingerprint import fingerprint
@@ -30,6 +31,7 @@ __all__ = [
     "LEAKED",
     "NUMBERS",
     "POINTS",
+    "SPARE",
     "STATES",
     "TRANSITIONS",
     "digest",
@@ -40,6 +42,7 @@ __all__ = [
 
 CHUNK = 32  # states after which a violation ends the search
 CRASH = 45
+SPARE = 1 << 17  # places that tables have left before a chunk begins
 AGAIN = 0x80  # of a state's failures: it was met before with more of them
 TRANSITIONS, POINTS, HALF, LEAKED, DANGLING, STATES, FOUND, NUMBERS = range(8)  # places in the array of counts
 
@@ -208,39 +211,21 @@ def expand(
     until = counts[TRANSITIONS] + budget
     state = first
     while state < last:
-        if (state - first) % CHUNK == 0:
-            full = 2 * counts[STATES] > len(table) - (1 << 17) or counts[NUMBERS] > len(parents) - (1 << 17)
-            if counts[FOUND] or counts[TRANSITIONS] > until or full:
-                return state
+        if (state - first) % CHUNK == 0 and (
+            counts[FOUND]
+            or counts[TRANSITIONS] > until
+            or 2 * counts[STATES] > len(table) - SPARE
+            or counts[NUMBERS] > len(parents) - SPARE
+        ):
+            return state
         level = _go(m, c, flat_m, flat_c, way, bounds, parents, ways, state)
         failures = failed[state] & ~AGAIN
         number = steps_from(m[level], bounds, created[state], steps)
         for at in range(number):
             step = steps[at]
-            copy_machine(flat_m, flat_c, m, level, work)
-            _take(
-                own_m,
-                own_c,
-                scratch,
-                shapes,
-                out,
-                keys,
-                bounds,
-                state,
-                step,
-                failures,
-                table,
-                parents,
-                ways,
-                failed,
-                created,
-                counts,
-                bad,
-            )
-            allocations = own_m[SLAB].count
-            if failures >= bounds[BOUND_FAILURES] or (bounds[ONLY_FORK_FAILS] and step & CALL != FORK):
-                continue
-            for n in range(1, allocations + 1):
+            fails = failures < bounds[BOUND_FAILURES] and (not bounds[ONLY_FORK_FAILS] or step & CALL == FORK)
+            allocations = n = nowait = 0  # first nothing fails, then each allocation in turn
+            while n <= allocations:
                 copy_machine(flat_m, flat_c, m, level, work)
                 half_built, links = own_m[REACHED].reached[HALF_BUILT], own_m[SLAB].live_avcs
                 _take(
@@ -252,8 +237,8 @@ def expand(
                     keys,
                     bounds,
                     state,
-                    with_plan(step, n, 0),
-                    failures + 1,
+                    with_plan(step, n, nowait),
+                    failures + (n > 0),
                     table,
                     parents,
                     ways,
@@ -262,32 +247,19 @@ def expand(
                     counts,
                     bad,
                 )
-                counts[POINTS] += 1
-                counts[HALF] += own_m[REACHED].reached[HALF_BUILT] > half_built
-                if step & CALL == FORK:
-                    counts[LEAKED] += own_m[SLAB].live_avcs - links
-                    counts[DANGLING] += _dangling(own_m, own_c)
-                if own_m[SLAB].failed > 1:
-                    copy_machine(flat_m, flat_c, m, level, work)
-                    _take(
-                        own_m,
-                        own_c,
-                        scratch,
-                        shapes,
-                        out,
-                        keys,
-                        bounds,
-                        state,
-                        with_plan(step, n, 1),
-                        failures + 1,
-                        table,
-                        parents,
-                        ways,
-                        failed,
-                        created,
-                        counts,
-                        bad,
-                    )
+                if n == 0:
+                    allocations = own_m[SLAB].count if fails else 0
+                elif not nowait:
+                    counts[POINTS] += 1
+                    counts[HALF] += own_m[REACHED].reached[HALF_BUILT] > half_built
+                    if step & CALL == FORK:
+                        counts[LEAKED] += own_m[SLAB].live_avcs - links
+                        counts[DANGLING] += _dangling(own_m, own_c)
+                    if own_m[SLAB].failed > 1:  # a second attempt was made, which now succeeds
+                        nowait = 1
+                        continue
+                n += 1
+                nowait = 0
         state += 1
     return state
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from rmaplab.engine.interval_tree import range_first, range_next
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import FIRST, PAGES, SLAB, Avcs, Rows
 from rmaplab.engine.pagetable import GUARD, ZERO_PAGE, is_anon, is_swap, slot_of, waits_for
-from rmaplab.engine.rows import FIRST, PAGES, SLAB, Avcs, Rows
 from rmaplab.engine.search.naming import (
     ANON_VMAS,
     COUNT,

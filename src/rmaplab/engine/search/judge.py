@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from rmaplab.engine.interval_tree import range_first, range_next, vma_last_pgoff
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import ANON_VMA, FIRST, LEAF, MACHINE, MM, PAGES, PARAMS, SLAB, VMA, Avcs, Rows
 from rmaplab.engine.pagetable import is_swap, slot_of
-from rmaplab.engine.rows import ANON_VMA, FIRST, LEAF, MACHINE, MM, PAGES, PARAMS, SLAB, VMA, Avcs, Rows
 from rmaplab.engine.search.judge_pages import in_chain, judge_pages
 from rmaplab.engine.search.naming import BELOW, CHILDREN, FIRST_USER, PINS, USERS, Scratch
 from rmaplab.engine.trees import tree_next
@@ -22,7 +22,6 @@ from rmaplab.engine.trees import tree_next
 __all__ = ["HAS_ROOT_LOCK", "judge"]
 
 EVERYTHING = 1 << 62
-VM_WRITE = 0x2
 HAS_ROOT_LOCK = 1  # of ``promises``: roots are pinned
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from rmaplab.engine.folio import linear_page_index
 from rmaplab.engine.interval_tree import range_first, range_next, vma_last_pgoff
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import PARAMS, Avcs, Rows
 from rmaplab.engine.pagetable import is_anon, is_swap, slot_of, waits_for
 from rmaplab.engine.rmap import vma_lookup
-from rmaplab.engine.rows import PARAMS, Avcs, Rows
 from rmaplab.engine.search.naming import CHILDREN, USERS, Scratch
 from rmaplab.engine.trees import tree_first, tree_next
+from rmaplab.kernel.flags import VM_WRITE
 
 __all__ = [
     "judge_pages",
@@ -21,7 +22,6 @@ __all__ = [
 
 
 EVERYTHING = 1 << 62
-VM_WRITE = 0x2
 HAS_ROOT_LOCK = 1  # of ``promises``: roots are pinned
 
 

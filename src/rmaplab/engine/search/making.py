@@ -7,8 +7,8 @@ from errno import EINVAL
 
 from rmaplab.engine import calls
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import MACHINE, SLAB, Avcs, Rows
 from rmaplab.engine.mmap import PRIVATE_ANONYMOUS_FLAGS, PRIVATE_FLAGS, SET_FLAGS
-from rmaplab.engine.rows import MACHINE, SLAB, Avcs, Rows
 from rmaplab.engine.search.steps import (
     BOUND_PAGES,
     CALL,
@@ -23,20 +23,17 @@ from rmaplab.engine.search.steps import (
     MPROTECT,
     MREMAP,
     MUNMAP,
-    PAGE_SIZE,
     PIN,
     READ,
     SWAPIN,
     SWAPOUT,
     UNKNOWN_ADVICE,
     UNPIN,
-    VM_DONTCOPY,
-    VM_MERGEABLE,
-    VM_WIPEONFORK,
     WRITE,
     access_of,
     start_of,
 )
+from rmaplab.kernel.flags import PAGE_SIZE, VM_DONTCOPY, VM_MERGEABLE, VM_WIPEONFORK
 
 __all__ = [
     "make_step",

@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import ANON_VMA, FIRST, MACHINE, Avcs, Rows
 from rmaplab.engine.pagetable import GUARD, is_anon
-from rmaplab.engine.rows import ANON_VMA, FIRST, MACHINE, Avcs, Rows
 from rmaplab.engine.trees import tree_first, tree_next
 
 __all__ = [

@@ -12,8 +12,8 @@ import numpy as np
 
 from rmaplab.engine.interval_tree import range_first, range_next
 from rmaplab.engine.jit import compiled
+from rmaplab.engine.layout import FIRST, PAGES, SLAB, Avcs, Rows
 from rmaplab.engine.pagetable import is_anon, is_swap, slot_of, waits_for
-from rmaplab.engine.rows import FIRST, PAGES, SLAB, Avcs, Rows
 from rmaplab.engine.search.naming import (
     ANON_VMAS,
     COUNT,

@@ -12,9 +12,10 @@ from zlib import crc32
 
 from rmaplab.engine.choice import OPERATIONS
 from rmaplab.engine.jit import compiled
+from rmaplab.kernel.flags import PAGE_SIZE, VM_EXEC, VM_READ, VM_WRITE
 
 if TYPE_CHECKING:
-    from rmaplab.engine.rows import Rows
+    from rmaplab.engine.layout import Rows
 
 __all__ = [
     "ADVICE",
@@ -62,7 +63,6 @@ __all__ = [
     "MUNMAP",
     "ONLY_FORK_FAILS",
     "ON_PAGES",
-    "PAGE_SIZE",
     "PIN",
     "PROMISES",
     "READ",
@@ -71,12 +71,6 @@ __all__ = [
     "SWAPOUT",
     "UNKNOWN_ADVICE",
     "UNPIN",
-    "VM_DONTCOPY",
-    "VM_EXEC",
-    "VM_MERGEABLE",
-    "VM_READ",
-    "VM_WIPEONFORK",
-    "VM_WRITE",
     "WRITE",
     "access_of",
     "decode",
@@ -87,7 +81,7 @@ __all__ = [
 
 
 AREAS, AWAY = 7, 7  # areas that there are names for; the one apart
-MMAP_BASE, PAGE_SIZE, AWAY_PAGES = 0x7F00_0000_0000, 4096, 256
+MMAP_BASE, AWAY_PAGES = 0x7F00_0000_0000, 256
 MMAP, WRITE, READ, MUNMAP, MPROTECT, MREMAP, MADVISE, FORK, EXIT = range(1, 10)
 SWAPOUT, SWAPIN, MIGRATE, PIN, UNPIN, KSM, KSMD, EXEC = range(10, 18)
 CALL = 31  # the part of a step that is the call
@@ -96,8 +90,6 @@ ADVICE = ("dontfork", "dofork", "wipeonfork", "keeponfork", "mergeable")
 MERGEABLE = 4
 CONTENT = "zeros"  # of all pages that KSM merges
 CONTENT_NUMBER = crc32(CONTENT.encode())
-VM_READ, VM_WRITE, VM_EXEC, VM_DONTCOPY, VM_WIPEONFORK = 0x1, 0x2, 0x4, 0x20000, 0x2000000
-VM_MERGEABLE = 0x80000000
 
 # What a history is made of, as bits.
 HAS = {name: 1 << at for at, name in enumerate(OPERATIONS)}
