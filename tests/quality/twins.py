@@ -26,7 +26,7 @@ from rmaplab.check.state import fingerprint
 from rmaplab.engine import calls
 from rmaplab.engine.choice import why_not
 from rmaplab.engine.jit import entry
-from rmaplab.engine.layout import IDS, LOCKS, MACHINE, SLAB
+from rmaplab.engine.layout import IDS, LOCKS, MACHINE, PAGES, SLAB
 from rmaplab.engine.layout import REACHED as REACHED_ROW
 from rmaplab.engine.machine import Machine
 from rmaplab.engine.mmap import (
@@ -40,6 +40,7 @@ from rmaplab.engine.mmap import (
 from rmaplab.engine.search.fingerprint import fingerprint as fingerprint_of
 from rmaplab.engine.search.judge import HAS_ROOT_LOCK, judge
 from rmaplab.engine.search.naming import scratch
+from rmaplab.engine.unmap import REFERENCED, _rmap_walk_ksm
 from rmaplab.engine.view import take_snapshot
 from rmaplab.engine.walk import rmap_walk_anon
 from rmaplab.kernel.events import KernelBug
@@ -57,6 +58,7 @@ EXTRA = {"read": 2, "mremap": 6, "flags": 4, "dontneed": 2, "guard": 2, "brk": 3
 BEHIND = {"swap": 6, "migrate": 3, "pin": 3, "ksm": 6, "exec": 1}
 CONTENTS = {crc32(name.encode()): name for name in ("zeros", "ones")}
 KINDS = {"wipeonfork": PRIVATE_ANONYMOUS_FLAGS, "mergeable": PRIVATE_FLAGS, "unmergeable": PRIVATE_FLAGS}
+MANY = 1 << 20  # places: more than there are
 RANGES = {"dontneed": DONTNEED, "guard-install": GUARD_INSTALL, "guard-remove": GUARD_REMOVE}
 
 
@@ -73,6 +75,14 @@ def _judge(m, c, s, promises):
 @entry
 def _walk(m, c, folio, visited):
     return rmap_walk_anon(m, c, folio, visited)
+
+
+@entry
+def _walk_ksm(m, c, folio):
+    m[LOCKS].folio_locks += 1
+    m[PAGES].walk_left = MANY
+    _rmap_walk_ksm(m, c, folio, REFERENCED)
+    return MANY - m[PAGES].walk_left
 
 
 class DiffersError(AssertionError):
@@ -150,6 +160,16 @@ class _Mirror:
         self.twin.walked(folio, visits)
         return visits
 
+    def rmap_walk_ksm(self, folio, rwc=None, by=None):
+        if rwc is not None:
+            return super().rmap_walk_ksm(folio, rwc, by)
+        visits = None
+        try:
+            visits = super().rmap_walk_ksm(folio, by=by)
+        finally:
+            self.twin.walked_ksm(folio, visits)
+        return visits
+
 
 @cache
 def mirrored(series):
@@ -212,21 +232,32 @@ class Twin:
 
     def walked(self, folio, visits):
         """A walk has the same length, and as many of its places map the page."""
-        pte = next(
+        m = self.machine.m
+        visited = np.zeros((256, 3), np.int64)
+        length, maps = _walk(m, self.machine.c, self._row_of(folio), visited)
+        expected = [(visit.vma.vm_start, visit.address, visit.maps) for visit in visits]
+        found = [(int(m[vma]["key"]), address, bool(hit)) for vma, address, hit in visited[:length].tolist()]
+        self.must(found == expected, f"a walk visits {found} instead of {expected}")
+        self.must(maps == sum(visit.maps for visit in visits), "a walk finds other places")
+
+    def walked_ksm(self, folio, visits):
+        """A walk of a page of KSM's finds as many places that map it; where one crashes, so does the other."""
+        maps = _walk_ksm(self.machine.m, self.machine.c, self._row_of(folio))
+        crashed = bool(self.machine.m[MACHINE]["crashed"])
+        self.must(crashed == (visits is None), f"crashed: {crashed}")
+        self.must(crashed or maps == sum(visit.maps for visit in visits), "a walk of KSM's finds other places")
+
+    def _row_of(self, folio):
+        """The engine's row of a folio, by an entry that maps it."""
+        mm, address = next(
             (mm, address)
             for mm in self.rows
             for address, entry in mm.page_table
             if getattr(entry, "folio", None) is folio
         )
-        snapshot = self.machine.m
-        mm = int(snapshot[self.rows[pte[0]]]["mm"])
-        leaf = next(row for row in self._leaves(mm) if snapshot[row]["key"] == pte[1] >> 16)
-        visited = np.zeros((256, 3), np.int64)
-        length, maps = _walk(snapshot, self.machine.c, int(snapshot[leaf]["pte"][pte[1] >> 12 & 15]) >> 1, visited)
-        expected = [(visit.vma.vm_start, visit.address, visit.maps) for visit in visits]
-        found = [(int(snapshot[vma]["key"]), address, bool(hit)) for vma, address, hit in visited[:length].tolist()]
-        self.must(found == expected, f"a walk visits {found} instead of {expected}")
-        self.must(maps == sum(visit.maps for visit in visits), "a walk finds other places")
+        m = self.machine.m
+        leaf = next(row for row in self._leaves(int(m[self.rows[mm]]["mm"])) if m[row]["key"] == address >> 16)
+        return int(m[leaf]["pte"][address >> 12 & 15]) >> 1
 
     def _leaves(self, mm):
         waiting = [int(self.machine.m[mm]["leaves"])]
