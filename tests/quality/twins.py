@@ -39,7 +39,8 @@ from rmaplab.engine.mmap import (
 )
 from rmaplab.engine.search.fingerprint import fingerprint as fingerprint_of
 from rmaplab.engine.search.judge import HAS_ROOT_LOCK, judge
-from rmaplab.engine.search.naming import scratch
+from rmaplab.engine.search.mark import PLACE, SEAT, mark
+from rmaplab.engine.search.naming import notes
 from rmaplab.engine.unmap import REFERENCED, _rmap_walk_ksm
 from rmaplab.engine.view import take_snapshot
 from rmaplab.engine.walk import rmap_walk_anon
@@ -68,7 +69,8 @@ def _fingerprint(m, c, s, shapes, out):
 
 
 @entry
-def _judge(m, c, s, promises):
+def _judge(m, c, s, seats, places, promises):
+    mark(m, c, s, seats, places)
     return judge(m, c, s, promises)
 
 
@@ -183,7 +185,8 @@ class Twin:
     def __init__(self, series):
         self.series = series
         self.machine = Machine(series, 1024, 4096, keeps=True, watched=True)
-        self.scratch, self.shapes, self.out = scratch(1024), np.zeros(1 << 15, np.int64), np.zeros(1 << 15, np.int64)
+        self.notes, self.shapes, self.out = notes(1024), np.zeros(1 << 15, np.int64), np.zeros(1 << 15, np.int64)
+        self.seats, self.places = np.zeros(64, SEAT), np.zeros(1 << 15, PLACE)
         self.rows, self.names = {}, {}
         self.busy = self.crashed = False
         self.forked = None
@@ -299,7 +302,7 @@ class Twin:
             found.add(29)
             m[MACHINE]["number_held"] = 0
         promises = HAS_ROOT_LOCK if self.series.has_root_lock else 0
-        judged = _judge(m, self.machine.c, self.scratch, promises)
+        judged = _judge(m, self.machine.c, self.notes, self.seats, self.places, promises)
         found |= {number for number in range(64) if judged >> number & 1} & self.allowed
         expected = {int(report.id[3:]) for report in [*outcome.violations, *violations(kernel)]}
         self.must(found == expected, f"violated: {sorted(found)} instead of {sorted(expected)}")
@@ -310,7 +313,7 @@ class Twin:
                 "another snapshot",
             )
         else:  # faster, and knows no files
-            own = _fingerprint(m, self.machine.c, self.scratch, self.shapes, self.out)
+            own = _fingerprint(m, self.machine.c, self.notes, self.shapes, self.out)
             self.must(own == fingerprint(kernel), "another state")
         return found
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FastSearch", "compile_search"]
 
-ROOM = 512  # objects of one machine, at first
+ROOM = 520  # objects of one machine, at first; no two machines begin at the same place of a page of memory
 BUDGET = 200_000  # transitions between two looks at limits and Ctrl-C
 IDS = {ident: int(ident[3:]) for ident in INVARIANTS}
 
@@ -67,7 +67,7 @@ class FastSearch:
         self.bad = np.zeros((1 << 18, 3), np.int64)
         self.steps: dict[int, Step] = {}
         arena = self.arena
-        loop.enter_start(arena.m[0], arena.c[0], arena.scratch, arena.shapes, arena.out, arena.keys, self.table)
+        loop.enter_start(arena.m[0], arena.c[0], arena.notes, arena.seats, arena.places, self.table)
         self.began = self.level_began = time.perf_counter()
 
     def _load(self, room: int) -> None:
@@ -163,10 +163,9 @@ class FastSearch:
             arena.flat_m,
             arena.flat_c,
             arena.way,
-            arena.scratch,
-            arena.shapes,
-            arena.out,
-            arena.keys,
+            arena.notes,
+            arena.seats,
+            arena.places,
             arena.steps,
             self.limits,
             done,
@@ -256,7 +255,7 @@ class FastSearch:
                 arena.flat_m,
                 arena.flat_c,
                 arena.way,
-                arena.scratch,
+                arena.notes,
                 arena.shapes,
                 arena.out,
                 self.limits,

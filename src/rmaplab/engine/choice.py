@@ -64,16 +64,17 @@ _CONSTANTS = Path(flags.__file__)  # part of what is compiled
 
 
 def cache_folder(package: Path = _HERE) -> Path:
-    """Where compiled functions of these very sources are kept: those of the engine, and of a package in it.
+    """Where compiled functions of these very sources are kept: those of a package and of what they may be made of.
 
-    Beside the sources if they can be written there, else in the user's cache.
+    The engine itself knows nothing of its explorer; all others may.  Beside
+    the sources if they can be written there, else in the user's cache.
     """
     told = os.environ.get("NUMBA_CACHE_DIR")
     if told:
         return Path(told)
     digest = hashlib.sha256(f"{metadata.version('numba')} {sys.version}".encode())
-    sources = [source for folder in dict.fromkeys((_HERE, package)) for source in sorted(folder.glob("*.py"))]
-    for source in (*sources, _CONSTANTS):
+    sources = {*_HERE.glob("*.py" if package == _HERE else "**/*.py"), *package.glob("*.py"), _CONSTANTS}
+    for source in sorted(sources):
         digest.update(source.read_bytes())
     name = f"compiled-{digest.hexdigest()[:16]}"
     if os.access(package, os.W_OK):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numba
+from llvmlite.binding import Linkage
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.compiler_machinery import register_pass
@@ -34,7 +35,7 @@ def entry(function: Callable[P, R]) -> Callable[P, R]:
     """A function that Python calls: compiled at its first call, and kept on disk; it runs without Python's lock."""
     numba.config.CACHE_DIR = str(cache_folder(Path(function.__code__.co_filename).parent))
     made: Callable[P, R] = numba.njit(
-        cache=True, nogil=True, error_model="numpy", _nrt=False, pipeline_class=_RowsCompiler
+        cache=True, nogil=True, error_model="numpy", _nrt=False, pipeline_class=_EntryCompiler
     )(function)
     return made
 
@@ -141,6 +142,25 @@ class _RowsCompiler(Compiler):  # type: ignore[misc]
             ]
             pipeline.finalize()
         return pipelines
+
+
+class _EntryLibrary(JITCodeLibrary):  # type: ignore[misc]
+    """Code of an entry, whose parts nobody else calls: LLVM need not pass them whole arrays."""
+
+    def _optimize_final_module(self) -> None:
+        for function in self._final_module.functions:
+            if function.linkage == Linkage.linkonce_odr and not function.is_declaration:
+                function.linkage = Linkage.internal
+        super()._optimize_final_module()
+
+
+class _EntryCompiler(_RowsCompiler):
+    """Numba's compiler with such a library."""
+
+    def __init__(self, *args: Any) -> None:  # noqa: ANN401 (Numba's own)
+        super().__init__(*args)
+        self.state.library = _EntryLibrary(self.state.targetctx.codegen(), "entry")
+        self.state.library.enable_object_caching()
 
 
 class _PartCompiler(_RowsCompiler):

@@ -41,6 +41,7 @@ from rmaplab.engine.search.steps import (
     MPROTECT,
     MREMAP,
     MUNMAP,
+    ON_AREAS,
     ON_PAGES,
     PIN,
     READ,
@@ -70,10 +71,11 @@ def steps_from(m: Rows, bounds: Rows, created: int, steps: Rows) -> int:
     process = m[MACHINE].first_process
     while process:
         number = m[process].id
-        for area in range(bounds[BOUND_AREAS]):
-            count = _on_slot(m, bounds, process, area, steps, count)
-        if m[process].area_pages[AWAY]:
-            count = _on_area(m, bounds, process, AWAY, steps, count)
+        if operations & ON_AREAS:
+            for area in range(bounds[BOUND_AREAS]):
+                count = _on_slot(m, bounds, process, area, steps, count)
+            if m[process].area_pages[AWAY]:
+                count = _on_area(m, bounds, process, AWAY, steps, count)
         if operations & HAS_FORK and m[MACHINE].processes < bounds[BOUND_PROCESSES]:
             steps[count] = step_number(FORK, number, 0, 0, 0, created)
             count += 1

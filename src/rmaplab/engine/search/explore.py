@@ -9,6 +9,8 @@ way to the latest one are, since the next is reached by most of it.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from rmaplab.engine.jit import compiled, entry
 from rmaplab.engine.layout import MACHINE, REACHED, SLAB, Avcs, Rows
 from rmaplab.engine.reached import HALF_BUILT
@@ -18,8 +20,11 @@ from rmaplab.engine.search.arena import copy_machine
 from rmaplab.engine.search.fingerprint import fingerprint
 from rmaplab.engine.search.judge import judge
 from rmaplab.engine.search.making import make_step
-from rmaplab.engine.search.packed import mark
+from rmaplab.engine.search.mark import mark
 from rmaplab.engine.search.steps import ALLOWED, BOUND_FAILURES, CALL, FORK, ONLY_FORK_FAILS, PROMISES, with_plan
+
+if TYPE_CHECKING:
+    from rmaplab.engine.search.naming import Notes
 
 __all__ = [
     "AGAIN",
@@ -71,9 +76,9 @@ def grow_table(table: Rows, larger: Rows) -> None:
 
 
 @entry
-def enter_start(m: Rows, c: Avcs, scratch: Rows, shapes: Rows, out: Rows, keys: Rows, table: Rows) -> None:
+def enter_start(m: Rows, c: Avcs, s: Notes, seats: Rows, places: Rows, table: Rows) -> None:
     """Enter the state to start from."""
-    key = mark(m, c, scratch, shapes, out, keys)
+    key = mark(m, c, s, seats, places)
     at = _place(table, key)
     table[at, 0] = key
     table[at, 1] = 1
@@ -100,12 +105,13 @@ def _go(
         copy_machine(flat_m, flat_c, m, level, level + 1)
         level += 1
         make_step(m[level], c[level], bounds, steps[way[level]])
-        settle(m[level], c[level])
+        if 2 * m[level, MACHINE].used > len(m[level]) or 2 * m[level, MACHINE].used_avcs > len(c[level]):
+            settle(m[level], c[level])
     return depth
 
 
 @compiled
-def _judged(m: Rows, c: Avcs, s: Rows, bounds: Rows, known: bool) -> int:
+def _judged(m: Rows, c: Avcs, s: Notes, bounds: Rows, known: bool) -> int:
     """The violations that count after a call, as bits; a state that is known was judged."""
     if m[MACHINE].crashed:
         return 1 << CRASH
@@ -132,10 +138,9 @@ def _dangling(m: Rows, c: Avcs) -> int:
 def _take(
     m: Rows,
     c: Avcs,
-    scratch: Rows,
-    shapes: Rows,
-    out: Rows,
-    keys: Rows,
+    s: Notes,
+    seats: Rows,
+    places: Rows,
     bounds: Rows,
     state: int,
     step: int,
@@ -153,10 +158,10 @@ def _take(
     rc = make_step(m, c, bounds, step)
     key = at = known = 0
     if not m[MACHINE].crashed:
-        key = mark(m, c, scratch, shapes, out, keys)
+        key = mark(m, c, s, seats, places)
         at = _place(table, key)
         known = table[at, 1]
-    found = _judged(m, c, scratch, bounds, known > 0)
+    found = _judged(m, c, s, bounds, known > 0)
     if found:
         number = counts[FOUND]
         bad[number, 0] = state
@@ -184,10 +189,9 @@ def expand(
     flat_m: Rows,
     flat_c: Rows,
     way: Rows,
-    scratch: Rows,
-    shapes: Rows,
-    out: Rows,
-    keys: Rows,
+    s: Notes,
+    seats: Rows,
+    places: Rows,
     steps: Rows,
     bounds: Rows,
     first: int,
@@ -231,10 +235,9 @@ def expand(
                 _take(
                     own_m,
                     own_c,
-                    scratch,
-                    shapes,
-                    out,
-                    keys,
+                    s,
+                    seats,
+                    places,
                     bounds,
                     state,
                     with_plan(step, n, nowait),
@@ -271,7 +274,7 @@ def digest(
     flat_m: Rows,
     flat_c: Rows,
     way: Rows,
-    scratch: Rows,
+    s: Notes,
     shapes: Rows,
     out: Rows,
     bounds: Rows,
@@ -286,5 +289,5 @@ def digest(
     for state in range(first, last):
         if failed[state] & AGAIN == 0:
             level = _go(m, c, flat_m, flat_c, way, bounds, parents, ways, state)
-            sum_of_all ^= fingerprint(m[level], c[level], scratch, shapes, out, False)
+            sum_of_all ^= fingerprint(m[level], c[level], s, shapes, out, False)
     return sum_of_all

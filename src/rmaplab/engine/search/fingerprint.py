@@ -4,7 +4,7 @@
 The same list of integers is written, and hashed as Python hashes a tuple
 (xxHash with a lane an item).  It sums up an exploration, and shows that both
 explorers tell the same states apart; the search itself goes by
-:mod:`rmaplab.engine.search.packed`, which is faster.
+:mod:`rmaplab.engine.search.mark`, which is faster.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from rmaplab.engine.layout import FIRST, PAGES, SLAB, Avcs, Rows
 from rmaplab.engine.pagetable import GUARD, ZERO_PAGE, is_anon, is_swap, slot_of, waits_for
 from rmaplab.engine.search.naming import (
     ANON_VMAS,
-    COUNT,
     FOLIOS,
-    ORDER,
     SLOTS,
     VMAS,
-    Scratch,
+    Notes,
     begin_numbers,
     known,
     number_all,
     number_of,
     number_of_mm,
-    sorted_processes,
 )
+from rmaplab.engine.search.shapes import sorted_processes
 from rmaplab.engine.trees import tree_first, tree_next
 
 __all__ = ["exact", "fingerprint"]
@@ -42,7 +40,7 @@ MODULUS = (1 << 61) - 1
 
 
 @compiled
-def exact(out: Scratch, length: int) -> int:
+def exact(out: Rows, length: int) -> int:
     """Python's ``hash(tuple(out[:length]))``."""
     acc = PRIME_5
     for at in range(length):
@@ -55,7 +53,7 @@ def exact(out: Scratch, length: int) -> int:
 
 
 @compiled
-def fingerprint(m: Rows, c: Avcs, s: Scratch, shapes: Scratch, out: Scratch, walk_order: bool) -> int:
+def fingerprint(m: Rows, c: Avcs, s: Notes, shapes: Rows, out: Rows, walk_order: bool) -> int:
     """64-bit hash of a state up to the renaming of processes and objects."""
     return exact(out, encode(m, c, s, shapes, out, walk_order))
 
@@ -72,7 +70,7 @@ def _unsigned(counter: int) -> int:
 
 
 @compiled
-def encode(m: Rows, c: Avcs, s: Scratch, shapes: Scratch, out: Scratch, walk_order: bool) -> int:
+def encode(m: Rows, c: Avcs, s: Notes, shapes: Rows, out: Rows, walk_order: bool) -> int:
     """Write a state up to the renaming of processes and objects as integers into ``out``; their number."""
     begin_numbers(s)
     processes = sorted_processes(m, c, shapes)
@@ -83,16 +81,16 @@ def encode(m: Rows, c: Avcs, s: Scratch, shapes: Scratch, out: Scratch, walk_ord
         to += 1
         if seen < 0:
             to = _encode_mm(m, c, s, out, to, m[shapes[at]].mm)
-    if s[SLOTS, COUNT] or m[PAGES].first_node:
+    if s[SLOTS].count or m[PAGES].first_node:
         to = _encode_swap_and_ksm(m, s, shapes, processes, out, to)
-    if m[SLAB].live_anon_vmas != s[ANON_VMAS, COUNT]:
+    if m[SLAB].live_anon_vmas != s[ANON_VMAS].count:
         number_all(m, s)
-    done = 0
-    while done < s[ANON_VMAS, COUNT]:
-        to = _encode_anon_vma(m, c, s, out, to, s[done, ORDER + ANON_VMAS], walk_order)
-        done += 1
-    for at in range(s[FOLIOS, COUNT]):
-        folio = s[at, ORDER + FOLIOS]
+    anon_vma = s[ANON_VMAS].first
+    while anon_vma:
+        to = _encode_anon_vma(m, c, s, out, to, anon_vma, walk_order)
+        anon_vma = s[anon_vma].next
+    folio = s[FOLIOS].first
+    while folio:
         mapping = m[folio].mapping
         out[to] = known(s, mapping, -2) if mapping else -1
         out[to + 1] = m[folio].index
@@ -104,11 +102,12 @@ def encode(m: Rows, c: Avcs, s: Scratch, shapes: Scratch, out: Scratch, walk_ord
         if m[folio].stable_node:
             out[to] = m[m[folio].stable_node].content
             to += 1
+        folio = s[folio].next
     return to
 
 
 @compiled
-def _encode_mm(m: Rows, c: Avcs, s: Scratch, out: Scratch, to: int, mm: int) -> int:
+def _encode_mm(m: Rows, c: Avcs, s: Notes, out: Rows, to: int, mm: int) -> int:
     vma = tree_first(m, m[mm].vmas)
     while vma:
         number_of(s, vma, VMAS)
@@ -166,7 +165,7 @@ def _encode_mm(m: Rows, c: Avcs, s: Scratch, out: Scratch, to: int, mm: int) -> 
 
 
 @compiled
-def _folio(s: Scratch, folio: int) -> int:
+def _folio(s: Notes, folio: int) -> int:
     """The number of an anonymous folio, or of what stands for others."""
     if folio >= FIRST:
         return number_of(s, folio, FOLIOS)
@@ -174,7 +173,7 @@ def _folio(s: Scratch, folio: int) -> int:
 
 
 @compiled
-def _encode_nonpresent(s: Scratch, out: Scratch, to: int, entry: int) -> int:
+def _encode_nonpresent(s: Notes, out: Rows, to: int, entry: int) -> int:
     """A swap or migration entry, behind its address."""
     if is_swap(entry):
         out[to + 1] = -8
@@ -190,13 +189,14 @@ def _encode_nonpresent(s: Scratch, out: Scratch, to: int, entry: int) -> int:
 
 
 @compiled
-def _encode_swap_and_ksm(m: Rows, s: Scratch, shapes: Scratch, processes: int, out: Scratch, to: int) -> int:
+def _encode_swap_and_ksm(m: Rows, s: Notes, shapes: Rows, processes: int, out: Rows, to: int) -> int:
     """The slots that entries name, and the stable tree."""
-    for at in range(s[SLOTS, COUNT]):
-        slot = s[at, ORDER + SLOTS]
+    slot = s[SLOTS].first
+    while slot:
         out[to] = m[slot].swap_count
         out[to + 1] = number_of(s, m[slot].cached, FOLIOS) if m[slot].cached else -1
         to += 2
+        slot = s[slot].next
     node = m[PAGES].first_node
     while node:
         out[to] = m[node].content
@@ -217,7 +217,7 @@ def _encode_swap_and_ksm(m: Rows, s: Scratch, shapes: Scratch, processes: int, o
 
 
 @compiled
-def _encode_anon_vma(m: Rows, c: Avcs, s: Scratch, out: Scratch, to: int, anon_vma: int, walk_order: bool) -> int:
+def _encode_anon_vma(m: Rows, c: Avcs, s: Notes, out: Rows, to: int, anon_vma: int, walk_order: bool) -> int:
     out[to] = m[anon_vma].refcount
     out[to + 1] = _unsigned(m[anon_vma].num_children)
     out[to + 2] = _unsigned(m[anon_vma].num_active_vmas)

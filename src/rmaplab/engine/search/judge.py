@@ -5,19 +5,19 @@ What each says and where it is from stands in :mod:`rmaplab.check.invariants`
 and ``page_invariants``.  All are looked at; whoever asks drops those that the
 series does not promise.  States are small: lists are searched from the front.
 
-What can be counted from the other side is counted first, in ``s`` (see
-:mod:`rmaplab.engine.search.naming`).
+``s`` are the notes that :mod:`rmaplab.engine.search.mark` has just made; what
+can be counted from the other side is added to them first.
 """
 
 from __future__ import annotations
 
 from rmaplab.engine.interval_tree import range_first, range_next, vma_last_pgoff
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.layout import ANON_VMA, FIRST, LEAF, MACHINE, MM, PAGES, PARAMS, SLAB, VMA, Avcs, Rows
-from rmaplab.engine.pagetable import is_swap, slot_of
-from rmaplab.engine.search.judge_pages import in_chain, judge_pages
-from rmaplab.engine.search.naming import BELOW, CHILDREN, FIRST_USER, PINS, USERS, Scratch
-from rmaplab.engine.trees import tree_next
+from rmaplab.engine.layout import FIRST, MACHINE, PAGES, PARAMS, SLAB, Avcs, Rows
+from rmaplab.engine.search.judge_pages import in_chain, judge_pages, links
+from rmaplab.engine.search.mark import is_orphan
+from rmaplab.engine.search.naming import ANON_VMAS, BITS, VMAS, Notes, number_all, number_of
+from rmaplab.engine.trees import tree_first, tree_next
 
 __all__ = ["HAS_ROOT_LOCK", "judge"]
 
@@ -26,52 +26,57 @@ HAS_ROOT_LOCK = 1  # of ``promises``: roots are pinned
 
 
 @compiled
-def _count(m: Rows, s: Scratch) -> None:
-    """Of anon_vmas the VMAs and children that name them, of folios and slots the entries that map or name them.
-
-    Of slots the exclusive entries are counted apart, as if they were children.
-    """
-    used = m[MACHINE].used
-    for row in range(FIRST, used):
-        s[row, USERS] = s[row, CHILDREN] = s[row, BELOW] = s[row, FIRST_USER] = 0
-    for row in range(FIRST, used):
-        kind = m[row].kind
-        if kind == VMA:
-            own = m[row].anon_vma
-            if own and m[row].attached and not m[row].freed:
-                s[own, USERS] += 1
-                if not s[own, FIRST_USER]:
-                    s[own, FIRST_USER] = row
-        elif kind == ANON_VMA:
-            if not m[row].freed:
-                s[m[row].parent, CHILDREN] += m[row].entries > 0
-                s[m[row].root, BELOW] += m[row].root != row
-        elif kind == LEAF:
-            at, left = 0, m[row].present
-            while left:
-                entry = m[row].pte[at]
-                if entry:
-                    left -= 1
-                    if entry > 0:
-                        s[entry >> 1, USERS] += 1
-                    elif is_swap(entry):
-                        s[slot_of(entry), USERS] += 1
-                        s[slot_of(entry), CHILDREN] += -entry & 1
-                at += 1
-    if m[PAGES].first_node:
-        _count_pins(m, s)
+def _note_vmas(m: Rows, c: Avcs, s: Notes) -> None:
+    """Of VMAs the anon_vmas of their chains, of anon_vmas the VMAs that name them."""
+    process = m[MACHINE].first_process
+    while process:
+        vma = tree_first(m, m[m[process].mm].vmas)
+        while vma:
+            number_of(s, vma, VMAS)
+            vma = tree_next(m, vma)
+        process = m[process].later
+    vma = s[VMAS].first
+    while vma:
+        own = m[vma].anon_vma
+        if own:
+            s[own].users += 1
+            s[own].first_user = vma
+        chain, avc = 0, m[vma].head
+        while avc:
+            chain |= 1 << (s[abs(c[avc].anon_vma)].number & (BITS - 1))
+            avc = c[avc].after
+        s[vma].set = chain
+        vma = s[vma].next
 
 
 @compiled
-def _count_pins(m: Rows, s: Scratch) -> None:
+def _note_kin(m: Rows, s: Notes) -> None:
+    """Of anon_vmas the linked ones below them, and of roots all others of the tree."""
+    live, anon_vma = 0, s[ANON_VMAS].first
+    while anon_vma:
+        live += not m[anon_vma].freed
+        anon_vma = s[anon_vma].next
+    if live != m[SLAB].live_anon_vmas:  # where freed ones have numbers, others may lack them
+        number_all(m, s)
+    anon_vma = s[ANON_VMAS].first
+    while anon_vma:
+        if not m[anon_vma].freed:
+            if not is_orphan(m, anon_vma):
+                s[m[anon_vma].parent].children += m[anon_vma].entries > 0
+            s[m[anon_vma].root].below += m[anon_vma].root != anon_vma
+        anon_vma = s[anon_vma].next
+
+
+@compiled
+def _count_pins(m: Rows, s: Notes) -> None:
     """Of anon_vmas the items of KSM's that hold them."""
     for row in range(FIRST, m[MACHINE].used):
-        s[row, PINS] = 0
+        s[row].pins = 0
     node = m[PAGES].first_node
     while node:
         item = m[node].items
         while item:
-            s[m[item].item_anon_vma, PINS] += 1
+            s[m[item].item_anon_vma].pins += 1
             item = m[item].next_item
         node = m[node].next_node
 
@@ -86,34 +91,41 @@ def _has_items(m: Rows) -> bool:
 
 
 @compiled
-def judge(m: Rows, c: Avcs, s: Scratch, promises: int) -> int:
+def judge(m: Rows, c: Avcs, s: Notes, promises: int) -> int:
     """Every invariant that does not hold now."""
-    _count(m, s)
+    _note_vmas(m, c, s)
+    _note_kin(m, s)
+    if m[PAGES].first_node:
+        _count_pins(m, s)
     found = listed = faulted = 0
     if not m[MACHINE].first_process and (m[SLAB].live_anon_vmas or m[SLAB].live_avcs) and not _has_items(m):
         found = 1 << 40
-    for vma in range(FIRST, m[MACHINE].used):
-        if m[vma].kind == VMA and m[vma].attached and not m[vma].freed:
-            found |= _judge_vma(m, c, s, vma)
-            listed += m[vma].length
-            faulted += m[vma].anon_vma != 0
+    vma = s[VMAS].first
+    while vma:
+        found |= _judge_vma(m, c, s, vma)
+        listed += m[vma].length
+        faulted += m[vma].anon_vma != 0
+        vma = s[vma].next
     in_trees = active = children = linked = 0
-    for anon_vma in range(FIRST, m[MACHINE].used):
-        if m[anon_vma].kind == ANON_VMA and not m[anon_vma].freed:
+    anon_vma = s[ANON_VMAS].first
+    while anon_vma:
+        if not m[anon_vma].freed:
             found |= _judge_anon_vma(m, c, s, anon_vma, promises)
             in_trees += m[anon_vma].entries
             active += m[anon_vma].num_active_vmas
             children += m[anon_vma].num_children
             linked += m[anon_vma].entries > 0
+        anon_vma = s[anon_vma].next
     if listed != in_trees:
         found |= 1 << 1
     if listed != m[SLAB].live_avcs or (active != faulted and m[PARAMS].counts == 0):
         found |= 1 << 15
     if children != linked:
         found |= 1 << 16
-    for mm in range(FIRST, m[MACHINE].used):
-        if m[mm].kind == MM and m[mm].users > 0:
-            found |= judge_pages(m, c, s, mm)
+    process = m[MACHINE].first_process
+    while process:
+        found |= judge_pages(m, c, s, m[process].mm)
+        process = m[process].later
     return found
 
 
@@ -121,19 +133,19 @@ def judge(m: Rows, c: Avcs, s: Scratch, promises: int) -> int:
 
 
 @compiled
-def _judge_vma(m: Rows, c: Avcs, s: Scratch, vma: int) -> int:
+def _judge_vma(m: Rows, c: Avcs, s: Notes, vma: int) -> int:
     found, own = 0, m[vma].anon_vma
-    if own and s[own, USERS] > 1:
-        other = s[own, FIRST_USER]
+    if own and s[own].users > 1:
+        other = s[own].first_user
         if m[vma].vm_mm != m[other].vm_mm:
             found |= 1 << 43
-        if other != vma and _chains_differ(m, c, other, vma):
+        if other != vma and _chains_differ(m, c, s, other, vma):
             found |= 1 << 8
         if _is_unmoved(m, vma) and _overlaps_next(m, vma):
             found |= 1 << 9
     if (own == 0) != (m[vma].length == 0):
         found |= 1 << 3
-    if own and not in_chain(m, c, vma, own):
+    if own and not in_chain(m, c, s, vma, own):
         found |= 1 << 4
     if own and m[own].freed:
         found |= 1 << 18
@@ -141,45 +153,48 @@ def _judge_vma(m: Rows, c: Avcs, s: Scratch, vma: int) -> int:
     first = m[abs(c[avc].anon_vma)].root if avc else 0
     if m[vma].length == 1 and m[abs(c[avc].anon_vma)].root != abs(c[avc].anon_vma):
         found |= 1 << 7
-    last = 1 << 62
+    last, met = 1 << 62, 0
     while avc:
-        anon_vma = abs(c[avc].anon_vma)
-        if c[avc].vma != vma or c[avc].range <= 0 or m[c[avc].range].owner != anon_vma:
+        anon_vma, place = abs(c[avc].anon_vma), c[avc].range
+        if c[avc].vma != vma or place <= 0 or m[place].owner != anon_vma:
             found |= 1 << 1
         if c[avc].anon_vma < 0 or m[anon_vma].freed:
             found |= 1 << 18
         if m[anon_vma].root != first:
             found |= 1 << 5
-        if not in_chain(m, c, vma, m[anon_vma].parent):
+        if not in_chain(m, c, s, vma, m[anon_vma].parent):
             found |= 1 << 6
-        if c[avc].range > 0 and m[PARAMS].lists == 0 and m[c[avc].range].key != m[vma].anon_pgoff:
+        if place > 0 and m[PARAMS].lists == 0 and m[place].key != m[vma].anon_pgoff:
             found |= 1 << 10
         if m[anon_vma].id >= last:
             found |= 1 << 24
         last = m[anon_vma].id
-        after = c[avc].after
-        while after:
-            if abs(c[after].anon_vma) == anon_vma:
-                found |= 1 << 2
-            after = c[after].after
+        if s[ANON_VMAS].count <= BITS:
+            found |= (met >> s[anon_vma].number & 1) << 2
+            met |= 1 << s[anon_vma].number
+        elif links(m, c, c[avc].after, anon_vma):
+            found |= 1 << 2
         avc = c[avc].after
     return found
 
 
 @compiled
-def _chains_differ(m: Rows, c: Avcs, vma: int, other: int) -> bool:
+def _chains_differ(m: Rows, c: Avcs, s: Notes, vma: int, other: int) -> bool:
     """Whether two VMAs have different sets of anon_vmas."""
+    if s[ANON_VMAS].count <= BITS:
+        return s[vma].set != s[other].set
+    return not (_is_within(m, c, vma, other) and _is_within(m, c, other, vma))
+
+
+@compiled
+def _is_within(m: Rows, c: Avcs, vma: int, other: int) -> bool:
+    """Whether the other VMA has every anon_vma of this one."""
     avc = m[vma].head
     while avc:
-        if not in_chain(m, c, other, abs(c[avc].anon_vma)):
-            return True
+        if not links(m, c, m[other].head, abs(c[avc].anon_vma)):
+            return False
         avc = c[avc].after
-    avc = m[other].head
-    while avc:
-        if not in_chain(m, c, vma, abs(c[avc].anon_vma)):
-            return True
-        avc = c[avc].after
-    return False
+    return True
 
 
 @compiled
@@ -202,9 +217,9 @@ def _overlaps_next(m: Rows, vma: int) -> bool:
 
 
 @compiled
-def _judge_anon_vma(m: Rows, c: Avcs, s: Scratch, anon_vma: int, promises: int) -> int:
+def _judge_anon_vma(m: Rows, c: Avcs, s: Notes, anon_vma: int, promises: int) -> int:
     found = 0
-    users, children, below = s[anon_vma, USERS], s[anon_vma, CHILDREN], s[anon_vma, BELOW]
+    users, children, below = s[anon_vma].users, s[anon_vma].children, s[anon_vma].below
     linked = m[anon_vma].entries > 0
     parent, root = m[anon_vma].parent, m[anon_vma].root
     if linked and m[parent].root != root:
@@ -213,7 +228,7 @@ def _judge_anon_vma(m: Rows, c: Avcs, s: Scratch, anon_vma: int, promises: int) 
         found |= 1 << 11
     if m[anon_vma].num_children != children:
         found |= 1 << 12
-    pins = s[anon_vma, PINS] if m[PAGES].first_node else 0
+    pins = s[anon_vma].pins if m[PAGES].first_node else 0
     if m[anon_vma].refcount != linked + pins + (below if promises & HAS_ROOT_LOCK else 0):
         found |= 1 << 13
     if not linked and (m[anon_vma].num_children or m[anon_vma].num_active_vmas):
@@ -226,6 +241,8 @@ def _judge_anon_vma(m: Rows, c: Avcs, s: Scratch, anon_vma: int, promises: int) 
         found |= 1 << 18
     if m[root].freed or (linked and m[parent].freed):
         found |= 1 << 19
+    if s[anon_vma].links == m[anon_vma].entries:  # all of them are on chains
+        return found
     place = range_first(m, anon_vma, 0, EVERYTHING)
     while place:
         avc = m[place].head

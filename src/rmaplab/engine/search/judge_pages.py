@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The invariants about pages, on rows: :mod:`rmaplab.check.page_invariants`.
 
-``s`` has what :mod:`rmaplab.engine.search.judge` has counted.
+``s`` has the notes that :mod:`rmaplab.engine.search.mark` has made.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ from rmaplab.engine.jit import compiled
 from rmaplab.engine.layout import PARAMS, Avcs, Rows
 from rmaplab.engine.pagetable import is_anon, is_swap, slot_of, waits_for
 from rmaplab.engine.rmap import vma_lookup
-from rmaplab.engine.search.naming import CHILDREN, USERS, Scratch
+from rmaplab.engine.search.naming import ANON_VMAS, BITS, Notes, is_known
 from rmaplab.engine.trees import tree_first, tree_next
 from rmaplab.kernel.flags import VM_WRITE
 
-__all__ = [
-    "judge_pages",
-]
+__all__ = ["in_chain", "judge_pages", "links"]
 
 
 EVERYTHING = 1 << 62
@@ -29,7 +27,7 @@ HAS_ROOT_LOCK = 1  # of ``promises``: roots are pinned
 
 
 @compiled
-def judge_pages(m: Rows, c: Avcs, s: Scratch, mm: int) -> int:
+def judge_pages(m: Rows, c: Avcs, s: Notes, mm: int) -> int:
     """What does not hold of the pages of an address space."""
     found = 0
     leaf = tree_first(m, m[mm].leaves)
@@ -48,9 +46,9 @@ def judge_pages(m: Rows, c: Avcs, s: Scratch, mm: int) -> int:
 
 
 @compiled
-def _judge_page(m: Rows, c: Avcs, s: Scratch, mm: int, address: int, entry: int) -> int:
+def _judge_page(m: Rows, c: Avcs, s: Notes, mm: int, address: int, entry: int) -> int:
     found, folio = 0, entry >> 1
-    mapping, node, number = m[folio].mapping, m[folio].stable_node, s[folio, USERS]
+    mapping, node, number = m[folio].mapping, m[folio].stable_node, s[folio].users
     if mapping and m[mapping].freed:
         found |= 1 << 21
     if m[folio].mapcount != number:
@@ -58,13 +56,13 @@ def _judge_page(m: Rows, c: Avcs, s: Scratch, mm: int, address: int, entry: int)
     if number > 1 and (m[folio].exclusive or entry & 1):
         found |= 1 << 42
     slot = m[folio].slot
-    if slot and (m[slot].cached != folio or m[slot].swap_count != s[slot, USERS]):
+    if slot and (m[slot].cached != folio or m[slot].swap_count != _users(s, slot)):
         found |= 1 << 48
     vma = vma_lookup(m, mm, address)
     if not vma:
         return found | 1 << 44 | (0 if node else 1 << 30)
     if node:
-        if _is_noted(m, c, node, mm, vma, address) and not _is_visited_by_ksm(m, c, node, vma, address):
+        if _is_noted(m, c, s, node, mm, vma, address) and not _is_visited_by_ksm(m, c, node, vma, address):
             found |= 1 << 30
     else:
         if not _is_visited(m, c, folio, vma, address):
@@ -79,7 +77,7 @@ def _judge_page(m: Rows, c: Avcs, s: Scratch, mm: int, address: int, entry: int)
 
 
 @compiled
-def _judge_nonpresent(m: Rows, c: Avcs, s: Scratch, mm: int, address: int, entry: int) -> int:
+def _judge_nonpresent(m: Rows, c: Avcs, s: Notes, mm: int, address: int, entry: int) -> int:
     """Swap entries, and migration entries that are left."""
     vma = vma_lookup(m, mm, address)
     if not is_swap(entry):
@@ -87,7 +85,7 @@ def _judge_nonpresent(m: Rows, c: Avcs, s: Scratch, mm: int, address: int, entry
         return 1 << 47 | (0 if vma and _is_found(m, c, folio, vma, address) else 1 << 30)
     found, slot = 0, slot_of(entry)
     folio = m[slot].cached
-    if m[slot].swap_count != s[slot, USERS] or (s[slot, CHILDREN] and s[slot, USERS] > 1):
+    if m[slot].swap_count != s[slot].users or (s[slot].children and s[slot].users > 1):
         found |= 1 << 48
     if folio and _comes_back(m, folio, vma, address) and not (vma and _is_visited(m, c, folio, vma, address)):
         found |= 1 << 30
@@ -114,7 +112,7 @@ def _is_found(m: Rows, c: Avcs, folio: int, vma: int, address: int) -> bool:
 
 
 @compiled
-def _is_noted(m: Rows, c: Avcs, node: int, mm: int, vma: int, address: int) -> bool:
+def _is_noted(m: Rows, c: Avcs, s: Notes, node: int, mm: int, vma: int, address: int) -> bool:
     """Whether ksmd knows of a place, and of the VMA that is there now."""
     item = m[node].items
     while item and not (m[item].item_mm == mm and m[item].address == address):
@@ -123,7 +121,7 @@ def _is_noted(m: Rows, c: Avcs, node: int, mm: int, vma: int, address: int) -> b
         return False
     anon_vma = m[item].item_anon_vma
     if m[vma].head or not m[vma].anon_vma:
-        return in_chain(m, c, vma, anon_vma)
+        return in_chain(m, c, s, vma, anon_vma)
     own = m[vma].anon_vma
     while own != anon_vma and m[own].parent != own:
         own = m[own].parent
@@ -166,9 +164,22 @@ def _is_visited(m: Rows, c: Avcs, folio: int, vma: int, address: int) -> bool:
 
 
 @compiled
-def in_chain(m: Rows, c: Avcs, vma: int, anon_vma: int) -> bool:
+def _users(s: Notes, slot: int) -> int:
+    """How many entries name a slot."""
+    return s[slot].users if is_known(s, slot) else 0
+
+
+@compiled
+def in_chain(m: Rows, c: Avcs, s: Notes, vma: int, anon_vma: int) -> bool:
     """Whether a VMA is linked to an anon_vma."""
-    avc = m[vma].head
+    if s[ANON_VMAS].count <= BITS:
+        return is_known(s, anon_vma) and s[vma].set >> s[anon_vma].number & 1 != 0
+    return links(m, c, m[vma].head, anon_vma)
+
+
+@compiled
+def links(m: Rows, c: Avcs, avc: int, anon_vma: int) -> bool:
+    """Whether an AVC or one behind it on the chain links an anon_vma."""
     while avc:
         if abs(c[avc].anon_vma) == anon_vma:
             return True

@@ -62,6 +62,7 @@ __all__ = [
     "MREMAP",
     "MUNMAP",
     "ONLY_FORK_FAILS",
+    "ON_AREAS",
     "ON_PAGES",
     "PIN",
     "PROMISES",
@@ -96,6 +97,7 @@ HAS = {name: 1 << at for at, name in enumerate(OPERATIONS)}
 HAS_EXIT, HAS_FORK, HAS_MMAP, HAS_MPROTECT, HAS_MUNMAP, HAS_READ, HAS_WRITE = (1 << at for at in range(7))
 HAS_RWX, HAS_HALF, HAS_MREMAP, HAS_FORK_ADVICE = (1 << at for at in range(7, 11))
 HAS_SWAP, HAS_MIGRATE, HAS_PIN, HAS_KSM, HAS_EXEC = (1 << at for at in range(11, 16))
+ON_AREAS = ~(HAS_FORK | HAS_EXEC | HAS_EXIT)
 ON_PAGES = HAS_SWAP | HAS_MIGRATE | HAS_PIN | HAS_KSM
 
 # Places in the array of bounds.
