@@ -64,14 +64,20 @@ RANGES = {"dontneed": DONTNEED, "guard-install": GUARD_INSTALL, "guard-remove": 
 
 
 @entry
-def _fingerprint(m, c, s, shapes, out):
-    return fingerprint_of(m, c, s, shapes, out, True)
+def _fingerprint(m, c, s, shapes, out, walk_order):
+    return fingerprint_of(m, c, s, shapes, out, walk_order)
 
 
 @entry
-def _judge(m, c, s, seats, places, promises):
-    mark(m, c, s, seats, places)
-    return judge(m, c, s, promises)
+def _mark_and_judge(m, c, s, seats, places, promises):
+    marked = mark(m, c, s, seats, places)
+    return marked, judge(m, c, s, promises)
+
+
+MARKS, FINGERPRINTS = (
+    {},
+    {},
+)  # of all states that were met: what mark() makes of a fingerprint, and the other way round
 
 
 @entry
@@ -302,18 +308,22 @@ class Twin:
             found.add(29)
             m[MACHINE]["number_held"] = 0
         promises = HAS_ROOT_LOCK if self.series.has_root_lock else 0
-        judged = _judge(m, self.machine.c, self.notes, self.seats, self.places, promises)
+        c = self.machine.c
+        marked, judged = _mark_and_judge(m, c, self.notes, self.seats, self.places, promises)
         found |= {number for number in range(64) if judged >> number & 1} & self.allowed
         expected = {int(report.id[3:]) for report in [*outcome.violations, *violations(kernel)]}
         self.must(found == expected, f"violated: {sorted(found)} instead of {sorted(expected)}")
         self.compare_counts(reached)
+        state = _fingerprint(m, c, self.notes, self.shapes, self.out, False)
+        same = MARKS.setdefault(state, marked) == marked and FINGERPRINTS.setdefault(marked, state) == state
+        self.must(same, "states that are the same for the engine's explorer are not for the specification, or others")
         if snapshots or any(vma.file for process in kernel.processes.values() for vma in process.mm.vmas):
             self.must(
                 take_snapshot(self.machine, self.names, CONTENTS) == kernel.snapshot(),
                 "another snapshot",
             )
         else:  # faster, and knows no files
-            own = _fingerprint(m, self.machine.c, self.notes, self.shapes, self.out)
+            own = _fingerprint(m, c, self.notes, self.shapes, self.out, True)
             self.must(own == fingerprint(kernel), "another state")
         return found
 

@@ -58,7 +58,10 @@ class FastSearch:
         self.arena = Arena(question.bounds.calls, room)
         self._load(room)
         self.limits = self._bounds(question)
-        self.table = np.zeros((1 << 19, 2), np.int64)  # of states: hash, failures on the way + 1
+        self.table, self.fewest = (
+            np.zeros(1 << 18, np.int64),
+            np.zeros(1 << 18, np.uint8),
+        )  # hashes, failures on a way
         self.parents, self.ways = np.zeros(1 << 18, np.int32), np.zeros(1 << 18, np.int64)
         self.failed, self.created = np.zeros(1 << 18, np.uint8), np.zeros(1 << 18, np.uint16)
         self.created[0] = self.expander.created
@@ -172,6 +175,7 @@ class FastSearch:
             last,
             BUDGET,
             self.table,
+            self.fewest,
             self.parents,
             self.ways,
             self.failed,
@@ -187,9 +191,9 @@ class FastSearch:
     def _make_room(self) -> None:
         """Let tables grow that are getting full."""
         if 2 * self.counts[loop.STATES] > len(self.table) - loop.SPARE:
-            larger = np.zeros((2 * len(self.table), 2), np.int64)
-            loop.grow_table(self.table, larger)
-            self.table = larger
+            larger, fewest = np.zeros(2 * len(self.table), np.int64), np.zeros(2 * len(self.table), np.uint8)
+            loop.grow_table(self.table, self.fewest, larger, fewest)
+            self.table, self.fewest = larger, fewest
         if self.counts[loop.NUMBERS] > len(self.parents) - loop.SPARE:
             for name in ("parents", "ways", "failed", "created"):
                 old = getattr(self, name)
@@ -277,7 +281,7 @@ class FastSearch:
         result.states, result.transitions = int(counts[loop.STATES]), int(counts[loop.TRANSITIONS])
         if self.digest and not result.interrupted:  # it would take as long again
             result.digest = self._digest()
-        tables = (self.table, self.parents, self.ways, self.failed, self.created)
+        tables = (self.table, self.fewest, self.parents, self.ways, self.failed, self.created)
         result.state_bytes = sum(table.nbytes for table in tables) // result.states
         reached = self.arena.m[-1, REACHED_ROW]["reached"].tolist()
         result.reached.update({name: count for name, count in zip(REACHED, reached, strict=True) if count})
@@ -294,4 +298,4 @@ def compile_search() -> None:
     """Use every entry once, which compiles it."""
     search = FastSearch(Question("v7.0", Bounds(calls=1), Scenario(())))
     search.run()
-    loop.grow_table(search.table, np.zeros((2 * len(search.table), 2), np.int64))
+    loop.grow_table(search.table, search.fewest, search.table.copy(), search.fewest.copy())

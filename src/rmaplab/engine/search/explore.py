@@ -57,31 +57,35 @@ TRANSITIONS, POINTS, HALF, LEAKED, DANGLING, STATES, FOUND, NUMBERS = range(8)  
 
 @compiled
 def _place(table: Rows, key: int) -> int:
-    """Where a state is in the table, or may be put."""
+    """Where a state is in the table, or may be put: where there is 0, which is no state's key."""
     mask = len(table) - 1
     at = (key ^ (key >> 32)) & mask
-    while table[at, 1] and table[at, 0] != key:
+    while table[at] and table[at] != key:
         at = (at + 1) & mask
     return at
 
 
+@compiled
+def _key_of(m: Rows, c: Avcs, s: Notes, seats: Rows, places: Rows) -> int:
+    key = mark(m, c, s, seats, places)
+    return key if key else 1
+
+
 @entry
-def grow_table(table: Rows, larger: Rows) -> None:
+def grow_table(table: Rows, fewest: Rows, larger: Rows, larger_fewest: Rows) -> None:
     """Enter all states of a table into a larger one."""
     for at in range(len(table)):
-        if table[at, 1]:
-            to = _place(larger, table[at, 0])
-            larger[to, 0] = table[at, 0]
-            larger[to, 1] = table[at, 1]
+        if table[at]:
+            to = _place(larger, table[at])
+            larger[to] = table[at]
+            larger_fewest[to] = fewest[at]
 
 
 @entry
 def enter_start(m: Rows, c: Avcs, s: Notes, seats: Rows, places: Rows, table: Rows) -> None:
     """Enter the state to start from."""
-    key = mark(m, c, s, seats, places)
-    at = _place(table, key)
-    table[at, 0] = key
-    table[at, 1] = 1
+    key = _key_of(m, c, s, seats, places)
+    table[_place(table, key)] = key
 
 
 # --- the loop --------------------------------------------------------------------------------------
@@ -105,6 +109,7 @@ def _go(
         copy_machine(flat_m, flat_c, m, level, level + 1)
         level += 1
         make_step(m[level], c[level], bounds, steps[way[level]])
+        # What was retired is in nobody's way until there is much of it.
         if 2 * m[level, MACHINE].used > len(m[level]) or 2 * m[level, MACHINE].used_avcs > len(c[level]):
             settle(m[level], c[level])
     return depth
@@ -146,6 +151,7 @@ def _take(
     step: int,
     failures: int,
     table: Rows,
+    fewest: Rows,
     parents: Rows,
     ways: Rows,
     failed: Rows,
@@ -156,12 +162,12 @@ def _take(
     """Make one transition, and enter the state it leads to unless it is known."""
     counts[TRANSITIONS] += 1
     rc = make_step(m, c, bounds, step)
-    key = at = known = 0
+    key, at, known = 0, 0, False
     if not m[MACHINE].crashed:
-        key = mark(m, c, s, seats, places)
+        key = _key_of(m, c, s, seats, places)
         at = _place(table, key)
-        known = table[at, 1]
-    found = _judged(m, c, s, bounds, known > 0)
+        known = table[at] == key
+    found = _judged(m, c, s, bounds, known)
     if found:
         number = counts[FOUND]
         bad[number, 0] = state
@@ -169,11 +175,11 @@ def _take(
         bad[number, 2] = found
         counts[FOUND] = number + 1
         return
-    if known and known <= failures + 1:
+    if known and fewest[at] <= failures:
         return
-    counts[STATES] += known == 0
-    table[at, 0] = key
-    table[at, 1] = failures + 1
+    counts[STATES] += not known
+    table[at] = key
+    fewest[at] = failures
     number = counts[NUMBERS]
     parents[number] = state
     ways[number] = step
@@ -198,6 +204,7 @@ def expand(
     last: int,
     budget: int,
     table: Rows,
+    fewest: Rows,
     parents: Rows,
     ways: Rows,
     failed: Rows,
@@ -243,6 +250,7 @@ def expand(
                     with_plan(step, n, nowait),
                     failures + (n > 0),
                     table,
+                    fewest,
                     parents,
                     ways,
                     failed,

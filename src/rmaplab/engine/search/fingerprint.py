@@ -23,9 +23,8 @@ from rmaplab.engine.search.naming import (
     known,
     number_all,
     number_of,
-    number_of_mm,
 )
-from rmaplab.engine.search.shapes import sorted_processes
+from rmaplab.engine.search.shapes import number_of_mm, sorted_processes
 from rmaplab.engine.trees import tree_first, tree_next
 
 __all__ = ["exact", "fingerprint"]

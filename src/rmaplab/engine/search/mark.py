@@ -43,17 +43,18 @@ SEAT = np.dtype(
         ("process", "i8"),
         ("first", "i8"),  # the first seat with its address space
         ("rank", "i8"),  # in the order of their shapes, equal ones in the order of their making
-        ("shift", "i8"),  # what makes of a place by its seat one by its rank
+        ("key", "i8"),  # of the rank
     ]
 )
 """One for each process."""
-PLACE = np.dtype([("row", "i8"), ("where", "i8")])
-"""What is named where: by whose seat (<< 32), and behind how many other things."""
-PLACES = 1 << 10  # behind them the random numbers begin anew
-KEYS = np.random.default_rng(0).integers(-(1 << 63), 1 << 63, PLACES, np.int64) | 1
-END = int(KEYS[-1])  # of a chain
+PLACE = np.dtype([("row", "i4"), ("seat", "i4"), ("key", "i8")])
+"""What is named by whom, and the key of how many other things stand before it."""
+PLACES = 1 << 14  # more than a process names things within the explorer's bounds
+KEYS = np.random.default_rng(0).integers(-(1 << 63), 1 << 63, PLACES + 8, np.int64) | 1
+RANKS = np.random.default_rng(1).integers(-(1 << 63), 1 << 63, 1 << 10, np.int64) | 1
+REFCOUNT, NUM_CHILDREN, NUM_ACTIVE_VMAS, ENTRIES, END = map(int, KEYS[PLACES:][:5])
 VMA_ITEMS = 4  # of a shape, beside those of the chain: where it begins and ends, its flags, and END
-NOBODY, PLACED, LOST, LED_TO, CACHED, NODE = (kind << 56 for kind in range(1, 7))  # what names are made of
+NOBODY, LOST, LED_TO, CACHED, NODE = (kind << 56 for kind in range(1, 6))  # what names are made of
 
 
 @compiled
@@ -69,9 +70,8 @@ def mark(m: Rows, c: Avcs, s: Notes, seats: Rows, places: Rows) -> int:
         process = m[process].later
     _rank(seats, processes)
     for number in range(named):
-        where = places[number].where
-        s[places[number].row].name += mix(PLACED, where + seats[where >> 32].shift)
-    acc = processes
+        s[places[number].row].name += places[number].key * seats[places[number].seat].key
+    acc = _key(processes)
     for number in range(processes):
         rank, first_rank = seats[number].rank, seats[seats[number].first].rank
         acc += mix(seats[number].shape, _times(0, seats[number].rest) + _times(1, rank) + _times(2, first_rank))
@@ -98,17 +98,23 @@ def _rank(seats: Rows, processes: int) -> None:
     for one in range(processes):
         rank, shape = 0, seats[one].shape
         for other in range(one):
-            rank += seats[other].shape <= shape
-        for other in range(one + 1, processes):
-            rank += seats[other].shape < shape
+            before = seats[other].shape <= shape
+            rank += before
+            seats[other].rank += not before
         seats[one].rank = rank
-        seats[one].shift = (rank - one) << 32
+    for one in range(processes):
+        seats[one].key = RANKS[seats[one].rank & (len(RANKS) - 1)]
 
 
 @compiled
 def _times(at: int, value: int) -> int:
     """A number times a random one for its place, to be added up (multilinear, Carter and Wegman, 1979)."""
-    return value * KEYS[at & (PLACES - 1)]
+    return value * _key(at)
+
+
+@compiled
+def _key(at: int) -> int:
+    return KEYS[at & (PLACES - 1)]
 
 
 # --- one process after the other ---------------------------------------------------------------------
@@ -130,17 +136,17 @@ def _look(m: Rows, c: Avcs, s: Notes, seats: Rows, seat: int, places: Rows, name
         own, start = m[vma].anon_vma, m[vma].key >> 12
         shape += _times(at, start) + _times(at + 1, m[vma].vm_end >> 12) + _times(at + 2, m[vma].vm_flags)
         if m[vma].vm_pgoff != start or m[vma].anon_pgoff != start:
-            rest += _times(at, m[vma].vm_pgoff) + _times(at + 1, m[vma].anon_pgoff)
+            rest += _times(at, m[vma].vm_pgoff) + _times(at + 1, m[vma].anon_pgoff) + _key(at + 2)
         if own:
             _note_anon_vma(m, s, own)
-            named = _put(places, named, own, seat << 32 | at)
+            named = _put(places, named, own, seat, at)
         at += VMA_ITEMS - 1
         avc, linked = m[vma].head, -1 if m[vma].freed else vma
         while avc:
             anon_vma, place = abs(c[avc].anon_vma), c[avc].range
             _note_anon_vma(m, s, anon_vma)
             shape += _times(at, s[anon_vma].counters + (anon_vma == own))
-            named = _put(places, named, anon_vma, seat << 32 | at)
+            named = _put(places, named, anon_vma, seat, at)
             at += 1
             if place > 0 and m[place].owner == anon_vma and c[avc].vma == linked:
                 s[anon_vma].links += 1
@@ -161,12 +167,10 @@ def _look(m: Rows, c: Avcs, s: Notes, seats: Rows, seat: int, places: Rows, name
                     page |= 1 << 27 | m[folio].mapcount << 2 | m[folio].exclusive << 1 | (entry & 1)
                     number_of(s, folio, FOLIOS)
                     s[folio].users += 1
-                    named = _put(places, named, folio, seat << 32 | at)
+                    named = _put(places, named, folio, seat, at)
                 elif entry < 0:
                     rest += _times(at, _note_nonpresent(s, entry))
-                    named = _put(
-                        places, named, slot_of(entry) if is_swap(entry) else waits_for(entry), seat << 32 | at
-                    )
+                    named = _put(places, named, slot_of(entry) if is_swap(entry) else waits_for(entry), seat, at)
                 else:
                     page |= 1 << 27 | (entry & 1) if entry >> 1 != GUARD else 0
                     rest += _times(at, entry)
@@ -181,7 +185,7 @@ def _look(m: Rows, c: Avcs, s: Notes, seats: Rows, seat: int, places: Rows, name
         rest += _times(at, m[pin].address >> 12) + _times(at + 1, min(folio, FIRST))
         if folio >= FIRST:
             number_of(s, folio, FOLIOS)
-            named = _put(places, named, folio, seat << 32 | at)
+            named = _put(places, named, folio, seat, at)
         at += 2
         pin = m[pin].next_pin
     seats[seat].rest, seats[seat].first = rest, seat
@@ -189,9 +193,10 @@ def _look(m: Rows, c: Avcs, s: Notes, seats: Rows, seat: int, places: Rows, name
 
 
 @compiled
-def _put(places: Rows, named: int, row: int, where: int) -> int:
+def _put(places: Rows, named: int, row: int, seat: int, at: int) -> int:
     places[named].row = row
-    places[named].where = where
+    places[named].seat = seat
+    places[named].key = _key(at)
     return named + 1
 
 
@@ -205,8 +210,8 @@ def _note_anon_vma(m: Rows, s: Notes, anon_vma: int) -> None:
 
 @compiled
 def _note_counters(m: Rows, s: Notes, anon_vma: int) -> None:
-    acc = _times(0, m[anon_vma].refcount) + _times(1, m[anon_vma].num_children)
-    s[anon_vma].counters = mix(0, acc + _times(2, m[anon_vma].num_active_vmas) + _times(3, m[anon_vma].entries))
+    acc = m[anon_vma].refcount * REFCOUNT + m[anon_vma].num_children * NUM_CHILDREN
+    s[anon_vma].counters = acc + m[anon_vma].num_active_vmas * NUM_ACTIVE_VMAS + m[anon_vma].entries * ENTRIES
 
 
 @compiled
@@ -340,7 +345,7 @@ def _place_vmas(m: Rows, s: Notes, seats: Rows, processes: int) -> None:
         while vma:
             if not is_known(s, vma):  # by an earlier process with the same address space
                 number_of(s, vma, VMAS)
-                s[vma].name = mix(PLACED, (seats[seat].rank << 32) + at)
+                s[vma].name = _key(at) * seats[seat].key
             at += VMA_ITEMS + m[vma].length
             vma = tree_next(m, vma)
 

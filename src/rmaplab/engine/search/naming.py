@@ -28,7 +28,6 @@ __all__ = [
     "notes",
     "number_all",
     "number_of",
-    "number_of_mm",
 ]
 
 VMAS, ANON_VMAS, FOLIOS, SLOTS = range(4)
@@ -117,24 +116,3 @@ def number_all(m: Rows, s: Notes) -> None:
         if not oldest:
             return
         number_of(s, oldest, ANON_VMAS)
-
-
-@compiled
-def number_of_mm(m: Rows, processes: Rows, count: int, mm: int) -> int:
-    """The number of an address space among those of the first processes in order; -1: it is none of theirs."""
-    number = 0
-    for at in range(count):
-        own = m[processes[at]].mm
-        if own == mm:
-            return number
-        number += m[own].users == 1 or _is_first(m, processes, at)
-    return -1
-
-
-@compiled
-def _is_first(m: Rows, processes: Rows, at: int) -> bool:
-    """Whether no process before this one has its address space."""
-    before = 0
-    while before < at and m[processes[before]].mm != m[processes[at]].mm:
-        before += 1
-    return before == at

@@ -12,7 +12,7 @@ from rmaplab.engine.layout import MACHINE, Avcs, Rows
 from rmaplab.engine.pagetable import GUARD, is_anon
 from rmaplab.engine.trees import tree_first, tree_next
 
-__all__ = ["sorted_processes"]
+__all__ = ["number_of_mm", "sorted_processes"]
 
 ROOM_FOR_A_COUNTER = 4095
 
@@ -41,6 +41,27 @@ def sorted_processes(m: Rows, c: Avcs, shapes: Rows) -> int:
         shapes[to] = process
         shapes[number + to] = begin
     return number
+
+
+@compiled
+def number_of_mm(m: Rows, processes: Rows, count: int, mm: int) -> int:
+    """The number of an address space among those of the first processes in order; -1: it is none of theirs."""
+    number = 0
+    for at in range(count):
+        own = m[processes[at]].mm
+        if own == mm:
+            return number
+        number += m[own].users == 1 or _is_first(m, processes, at)
+    return -1
+
+
+@compiled
+def _is_first(m: Rows, processes: Rows, at: int) -> bool:
+    """Whether no process before this one has its address space."""
+    before = 0
+    while before < at and m[processes[before]].mm != m[processes[at]].mm:
+        before += 1
+    return before == at
 
 
 @compiled
