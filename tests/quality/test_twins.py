@@ -64,6 +64,12 @@ CALLS = {
         P0 write C
         P0 mmap B 1 at=0x7f0000001000
     """,
+    "VMAs of 34 terabytes": """
+        P0 mmap A 8321499136 at=0x100000000000
+        P0 write A[5]
+        P0 fork P1
+        P1 munmap A[0..2]
+    """,
     "guards in a file": """
         P0 mmap F 2 file=f
         P0 madvise F[0] guard-install

@@ -317,12 +317,13 @@ class Twin:
         state = _fingerprint(m, c, self.notes, self.shapes, self.out, False)
         same = MARKS.setdefault(state, marked) == marked and FINGERPRINTS.setdefault(marked, state) == state
         self.must(same, "states that are the same for the engine's explorer are not for the specification, or others")
-        if snapshots or any(vma.file for process in kernel.processes.values() for vma in process.mm.vmas):
+        files = any(vma.file for process in kernel.processes.values() for vma in process.mm.vmas)
+        if snapshots or files:
             self.must(
                 take_snapshot(self.machine, self.names, CONTENTS) == kernel.snapshot(),
                 "another snapshot",
             )
-        else:  # faster, and knows no files
+        if not files:  # the engine's fingerprint knows none
             own = _fingerprint(m, c, self.notes, self.shapes, self.out, True)
             self.must(own == fingerprint(kernel), "another state")
         return found

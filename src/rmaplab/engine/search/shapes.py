@@ -90,10 +90,10 @@ def _shape(m: Rows, c: Avcs, shapes: Rows, to: int, mm: int) -> int:
     """
     vma = tree_first(m, m[mm].vmas)
     while vma:
-        start = m[vma].key >> 12
-        shapes[to] = start << 28 | 1 << 27 | ((m[vma].vm_end >> 12) - start)
-        shapes[to + 1] = m[vma].vm_flags
-        to += 2
+        shapes[to] = m[vma].key >> 12 << 28 | 1 << 27
+        shapes[to + 1] = m[vma].vm_end
+        shapes[to + 2] = m[vma].vm_flags
+        to += 3
         own = m[vma].anon_vma
         avc = m[vma].head
         while avc:
