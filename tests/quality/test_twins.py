@@ -65,7 +65,7 @@ CALLS = {
         P0 mmap B 1 at=0x7f0000001000
     """,
     "VMAs of 34 terabytes": """
-        P0 mmap A 8321499136 at=0x100000000000
+        P0 mmap A 8321499392 at=0x100000000000
         P0 write A[5]
         P0 fork P1
         P1 munmap A[0..2]
