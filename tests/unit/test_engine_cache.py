@@ -33,3 +33,14 @@ def test_a_changed_source_asks_for_another_folder(engine, changed, stale):
     assert before == {name: choice.cache_folder(folder) for name, folder in packages.items()}
     (engine.parent / changed).write_text("1\n")
     assert {name for name, folder in packages.items() if choice.cache_folder(folder) != before[name]} == stale
+
+
+def test_what_was_compiled_of_other_sources_is_outdated(engine):
+    folders = [choice.cache_folder(engine), choice.cache_folder(engine / "search")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    assert choice.outdated_folders() == []
+    (engine / "search/judge.py").write_text("1\n")
+    assert choice.outdated_folders() == folders[1:]
+    (engine / "rmap.py").write_text("1\n")
+    assert choice.outdated_folders() == folders

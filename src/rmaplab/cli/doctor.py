@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmaplab.cli.common import add_output, emit, note
-from rmaplab.engine.choice import MISSING, replay_is_compiled, search_is_compiled
+from rmaplab.engine.choice import MISSING, outdated_folders, replay_is_compiled, search_is_compiled
 from rmaplab.errors import RmaplabError, UsageError
 from rmaplab.realkernel.bpf import BTF
 from rmaplab.realkernel.guest.cache import KERNELS, find, missing
@@ -87,12 +87,14 @@ def _compile(args: argparse.Namespace) -> int:
 
 
 def _compile_all() -> None:
-    """Use everything once."""
+    """Use everything once, and remove what was compiled of other sources."""
     from rmaplab.check.fast_explore import compile_search
     from rmaplab.workload.fast_replay import compile_replay
 
     compile_search()
     compile_replay()
+    for folder in outdated_folders():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _engine() -> Finding:

@@ -24,6 +24,7 @@ __all__ = [
     "OPERATIONS",
     "UnsupportedError",
     "cache_folder",
+    "outdated_folders",
     "replay_is_compiled",
     "search_is_compiled",
     "why_not",
@@ -91,6 +92,16 @@ def replay_is_compiled() -> bool:
 def search_is_compiled() -> bool:
     """Whether explorations can begin at once."""
     return _is_compiled("search/explore.py", "expand")
+
+
+def outdated_folders() -> list[Path]:
+    """What was compiled of other sources than the engine's present ones, and is beside them still."""
+    return [
+        folder
+        for package in (_HERE, _HERE / "search")
+        for folder in sorted((package / "__pycache__").glob("compiled-*"))
+        if folder.name != cache_folder(package).name
+    ]
 
 
 def _is_compiled(source: str, function: str) -> bool:
