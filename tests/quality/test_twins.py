@@ -70,6 +70,13 @@ CALLS = {
         P0 fork P1
         P1 munmap A[0..2]
     """,
+    "a page of KSM's is unmerged": """
+        P0 mmap A 4 at=0x1000000000
+        P0 write A[3]
+        P0 madvise A[3] mergeable
+        P0 ksm A[3] zeros
+        P0 madvise A[3] unmergeable
+    """,
     "guards in a file": """
         P0 mmap F 2 file=f
         P0 madvise F[0] guard-install

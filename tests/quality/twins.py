@@ -36,6 +36,7 @@ from rmaplab.engine.mmap import (
     PRIVATE_ANONYMOUS_FLAGS,
     PRIVATE_FLAGS,
     SET_FLAGS,
+    UNMERGEABLE,
 )
 from rmaplab.engine.search.fingerprint import fingerprint as fingerprint_of
 from rmaplab.engine.search.judge import HAS_ROOT_LOCK, judge
@@ -58,7 +59,7 @@ from rmaplab.series import SERIES, ZOO, find
 EXTRA = {"read": 2, "mremap": 6, "flags": 4, "dontneed": 2, "guard": 2, "brk": 3, "stack-grow": 2}
 BEHIND = {"swap": 6, "migrate": 3, "pin": 3, "ksm": 6, "exec": 1}
 CONTENTS = {crc32(name.encode()): name for name in ("zeros", "ones")}
-KINDS = {"wipeonfork": PRIVATE_ANONYMOUS_FLAGS, "mergeable": PRIVATE_FLAGS, "unmergeable": PRIVATE_FLAGS}
+KINDS = {"wipeonfork": PRIVATE_ANONYMOUS_FLAGS, "mergeable": PRIVATE_FLAGS, "unmergeable": UNMERGEABLE}
 MANY = 1 << 20  # places: more than there are
 RANGES = {"dontneed": DONTNEED, "guard-install": GUARD_INSTALL, "guard-remove": GUARD_REMOVE}
 

@@ -17,7 +17,7 @@ from rmaplab.engine.tally import DENSE
 from rmaplab.engine.view import take_snapshot
 from rmaplab.errors import InputError, UsageError
 from rmaplab.series import SERIES, ZOO, find
-from rmaplab.workload import fast_replay, packing
+from rmaplab.workload import engines, fast_replay, packing
 from rmaplab.workload.fast_replay import FastReplay
 from rmaplab.workload.machine import ADVICES
 from rmaplab.workload.reclaim import EVERY, PAGES, PATTERNS
@@ -367,3 +367,18 @@ def test_ctrl_c_ends_it():
     assert figures(replace(result, interrupted=False)) == figures(
         Replay([Synthetic("daemon", {"generations": 9, "vmas": 3})], find("v7.0")).run()
     )
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_auto_turns_to_the_engine_and_loses_nothing(interrupted, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engines, "replay_is_compiled", lambda: True)
+    if interrupted:  # while the engine is loaded
+        monkeypatch.setattr(engines, "_fast", interrupt)
+    work = Synthetic("mixed", {"events": 5000, "processes": 5})
+    result = engines.replay_on("auto", [work], find("v7.0"), head_start=0)
+    assert result.engine == ("reference" if interrupted else "fast")
+    assert result.interrupted == interrupted
+    assert 0 < result.events < 5000 if interrupted else result.events >= 5000

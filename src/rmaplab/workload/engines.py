@@ -54,7 +54,12 @@ def replay_on(
             replay.stop()
 
     result = replay.run(tell)
-    return _fast(workloads, series, reclaim, progress) if replay.stopping else result
+    if not replay.stopping:
+        return result
+    try:
+        return _fast(workloads, series, reclaim, progress)
+    except KeyboardInterrupt:  # while it was loaded: what the specification has done stands
+        return result
 
 
 def _fast(
