@@ -80,11 +80,13 @@ def test_from_a_scenario():
 
 
 def test_limits():
-    bounds = Bounds(calls=7)
-    found = explore("v7.0", bounds, engine="fast", limits=Limits(states=1000))
+    bounds = Bounds(6, 1, 1, 14, 0, ("exit", "fork", "mmap", "write"))
+    found = explore("v7.0", bounds, engine="fast", limits=Limits(states=20_000))
+    assert 20_000 < found.states < 21_000  # a level has many times as many
+    found = explore("v7.0", Bounds(calls=7), engine="fast", limits=Limits(states=1000))
     assert found.verdict == "no-verdict"
     assert found.reason.startswith("more than 1000 states at depth")
-    assert explore("v7.0", bounds, engine="fast", limits=Limits(memory=1 << 20)).verdict == "no-verdict"
+    assert explore("v7.0", Bounds(calls=7), engine="fast", limits=Limits(memory=1 << 20)).verdict == "no-verdict"
 
 
 def test_interrupted():

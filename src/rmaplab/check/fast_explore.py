@@ -143,7 +143,7 @@ class FastSearch:
                 done = first
                 self.level_began = time.perf_counter()
                 while done < last:
-                    done = self._expand(done, last)
+                    done = self._expand(done, last, self._budget(limits))
                     if progress is not None:
                         progress(self._progress(first, done, last))
                     if result.findings and stop_at_first:
@@ -156,8 +156,14 @@ class FastSearch:
             return self._gave_up(f"interrupted at depth {result.depth}")
         return self._end()
 
-    def _expand(self, done: int, last: int) -> int:
-        """Go on for a while; the first state that is left to do."""
+    def _budget(self, limits: Limits) -> int:
+        """Transitions until limits are to be looked at: none leads to more than one state."""
+        if limits.states is None:
+            return BUDGET
+        return min(BUDGET, limits.states - int(self.counts[loop.STATES]))
+
+    def _expand(self, done: int, last: int, budget: int) -> int:
+        """Go on for so many transitions; the first state that is left to do."""
         arena, counts = self.arena, self.counts
         self._make_room()
         done = loop.expand(
@@ -173,7 +179,7 @@ class FastSearch:
             self.limits,
             done,
             last,
-            BUDGET,
+            budget,
             self.table,
             self.fewest,
             self.parents,
