@@ -32,8 +32,9 @@ from rmaplab.engine.layout import REACHED as REACHED_ROW
 from rmaplab.engine.machine import Machine
 from rmaplab.engine.search.fingerprint import fingerprint as fingerprint_of
 from rmaplab.engine.search.judge import HAS_ROOT_LOCK, judge
-from rmaplab.engine.search.mark import PLACE, SEAT, mark
+from rmaplab.engine.search.mark import mark
 from rmaplab.engine.search.naming import notes
+from rmaplab.engine.search.seats import PLACE, SEAT
 from rmaplab.engine.unmap import REFERENCED, _rmap_walk_ksm
 from rmaplab.engine.view import take_snapshot
 from rmaplab.engine.walk import rmap_walk_anon

@@ -9,8 +9,8 @@ import numpy as np
 
 from rmaplab.engine.jit import compiled
 from rmaplab.engine.layout import AVC, MACHINE, ROW, Rows
-from rmaplab.engine.search.mark import PLACE, SEAT
 from rmaplab.engine.search.naming import notes
+from rmaplab.engine.search.seats import PLACE, SEAT
 
 __all__ = [
     "Arena",
