@@ -77,6 +77,17 @@ CALLS = {
         P0 ksm A[3] zeros
         P0 madvise A[3] unmergeable
     """,
+    "KSM knows of two processes that are gone": """
+        P0 mmap A 2 at=0x1000000000
+        P0 write A
+        P0 madvise A mergeable
+        P0 ksm A[0] zeros
+        P0 fork P1
+        P1 ksm A[1] zeros
+        P1 fork P2
+        P0 exit
+        P1 exit
+    """,
     "guards in a file": """
         P0 mmap F 2 file=f
         P0 madvise F[0] guard-install

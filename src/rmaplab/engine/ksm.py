@@ -255,7 +255,7 @@ def _remove_unmerged(m: Rows, node: int) -> None:
 def _is_unmerged(m: Rows, node: int, item: int) -> bool:
     """Whether an item is stale: the page is not mapped there any more, or the VMA is not mergeable."""
     mm, address = m[item].item_mm, m[item].address
-    if not mm:
+    if mm < 0:
         return True
     vma = vma_lookup(m, mm, address)
     if not vma or not m[vma].vm_flags & VM_MERGEABLE:
@@ -296,12 +296,12 @@ def unmerge_ksm_pages(m: Rows, c: Avcs, vma: int, start: int, end: int) -> int:
 
 @compiled
 def forget_mm(m: Rows, mm: int) -> None:
-    """An address space is gone: no item's is it any more, whatever gets its row."""
+    """An address space is gone: its items are no one's, whatever gets its row."""
     node = m[PAGES].first_node
     while node:
         item = m[node].items
         while item:
             if m[item].item_mm == mm:
-                m[item].item_mm = 0
+                m[item].item_mm = -m[mm].id
             item = m[item].next_item
         node = m[node].next_node

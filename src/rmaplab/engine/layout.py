@@ -186,7 +186,7 @@ _FIELDS: dict[str, list[tuple[str, Any, int]]] = {
     ],
     # struct ksm_rmap_item
     "ITEM": [
-        ("item_mm", "i4", 28),  # 0: one that is gone
+        ("item_mm", "i4", 28),  # -n: the n-th that was made, which is gone
         ("address", "i8", 32),  # bytes
         ("item_pgoff", "i8", 40),
         ("item_anon_vma", "i4", 48),

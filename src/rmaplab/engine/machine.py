@@ -225,7 +225,7 @@ class _Loader:
         if node.folio.stable_node is node:
             self.m[folio]["stable_node"] = row
         for item in reversed(node.items):
-            mm = self.mms.get(item.mm, 0)
+            mm = self.mms.get(item.mm, -item.mm.id)
             _item(self.m, row, mm, item.address, self.anon_vmas[item.anon_vma], item.pgoff)
 
     def entry(self, pte: object) -> int:
