@@ -58,10 +58,8 @@ class FastSearch:
         self.arena = Arena(question.bounds.calls, room)
         self._load(room)
         self.limits = self._bounds(question)
-        self.table, self.fewest = (
-            np.zeros(1 << 18, np.int64),
-            np.zeros(1 << 18, np.uint8),
-        )  # hashes, failures on a way
+        self.table = np.zeros(1 << 18, np.int64)  # of states by their hashes
+        self.fewest = np.zeros(1 << 18, np.uint8)  # failures on a way to each
         self.parents, self.ways = np.zeros(1 << 18, np.int32), np.zeros(1 << 18, np.int64)
         self.failed, self.created = np.zeros(1 << 18, np.uint8), np.zeros(1 << 18, np.uint16)
         self.created[0] = self.expander.created

@@ -48,6 +48,7 @@ __all__ = [
     "VMG",
     "Avcs",
     "Rows",
+    "overlaid",
 ]
 
 
@@ -292,14 +293,15 @@ FIRST = 8  # row of the first object
 NONE, VMA, ANON_VMA, RANGE, LEAF, MM, FOLIO, PROCESS, SLOT, NODE, ITEM, PIN = range(12)
 
 _ALL = _HEADER + [field for fields in _FIELDS.values() for field in fields]
-ROW = np.dtype(
-    {
-        "names": [name for name, _, _ in _ALL],
-        "formats": [form for _, form, _ in _ALL],
-        "offsets": [at for _, _, at in _ALL],
-        "itemsize": SIZE,
-    }
-)
+
+
+def overlaid(fields: list[tuple[str, Any, int]], size: int) -> np.dtype[Any]:
+    """Records of so many bytes whose fields (name, format, offset) may lie over each other."""
+    names, formats, offsets = (list(column) for column in zip(*fields, strict=True))
+    return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
+
+
+ROW = overlaid(_ALL, SIZE)
 AVC = np.dtype(
     [
         ("vma", "i4"),

@@ -20,6 +20,7 @@ from rmaplab.engine.search.naming import (
     VMAS,
     Notes,
     begin_numbers,
+    is_orphan,
     known,
     number_all,
     number_of,
@@ -224,9 +225,7 @@ def _encode_anon_vma(m: Rows, c: Avcs, s: Notes, out: Rows, to: int, anon_vma: i
     out[to + 4] = m[anon_vma].freed
     to += 5
     if not m[anon_vma].freed:
-        parent = m[anon_vma].parent
-        gone = m[parent].freed or m[parent].id != m[anon_vma].parent_id
-        out[to] = -1 if gone else number_of(s, parent, ANON_VMAS)
+        out[to] = -1 if is_orphan(m, anon_vma) else number_of(s, m[anon_vma].parent, ANON_VMAS)
         out[to + 1] = number_of(s, m[anon_vma].root, ANON_VMAS)
         to += 2
     begin = to

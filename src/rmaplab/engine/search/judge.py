@@ -13,10 +13,9 @@ from __future__ import annotations
 
 from rmaplab.engine.interval_tree import range_first, range_next, vma_last_pgoff
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.layout import FIRST, MACHINE, PAGES, PARAMS, SLAB, Avcs, Rows
+from rmaplab.engine.layout import MACHINE, PAGES, PARAMS, SLAB, Avcs, Rows
 from rmaplab.engine.search.judge_pages import in_chain, judge_pages, links
-from rmaplab.engine.search.mark import is_orphan
-from rmaplab.engine.search.naming import ANON_VMAS, BITS, VMAS, Notes, number_all, number_of
+from rmaplab.engine.search.naming import ANON_VMAS, BITS, VMAS, Notes, is_orphan, number_all, number_of
 from rmaplab.engine.trees import tree_first, tree_next
 
 __all__ = ["HAS_ROOT_LOCK", "judge"]
@@ -68,10 +67,8 @@ def _note_kin(m: Rows, s: Notes) -> None:
 
 
 @compiled
-def _count_pins(m: Rows, s: Notes) -> None:
+def _note_pins(m: Rows, s: Notes) -> None:
     """Of anon_vmas the items of KSM's that hold them."""
-    for row in range(FIRST, m[MACHINE].used):
-        s[row].pins = 0
     node = m[PAGES].first_node
     while node:
         item = m[node].items
@@ -95,8 +92,7 @@ def judge(m: Rows, c: Avcs, s: Notes, promises: int) -> int:
     """Every invariant that does not hold now."""
     _note_vmas(m, c, s)
     _note_kin(m, s)
-    if m[PAGES].first_node:
-        _count_pins(m, s)
+    _note_pins(m, s)
     found = listed = faulted = 0
     if not m[MACHINE].first_process and (m[SLAB].live_anon_vmas or m[SLAB].live_avcs) and not _has_items(m):
         found = 1 << 40
@@ -228,8 +224,7 @@ def _judge_anon_vma(m: Rows, c: Avcs, s: Notes, anon_vma: int, promises: int) ->
         found |= 1 << 11
     if m[anon_vma].num_children != children:
         found |= 1 << 12
-    pins = s[anon_vma].pins if m[PAGES].first_node else 0
-    if m[anon_vma].refcount != linked + pins + (below if promises & HAS_ROOT_LOCK else 0):
+    if m[anon_vma].refcount != linked + s[anon_vma].pins + (below if promises & HAS_ROOT_LOCK else 0):
         found |= 1 << 13
     if not linked and (m[anon_vma].num_children or m[anon_vma].num_active_vmas):
         found |= 1 << 14

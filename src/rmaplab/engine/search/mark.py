@@ -24,6 +24,7 @@ from rmaplab.engine.search.naming import (
     Notes,
     begin_numbers,
     is_known,
+    is_orphan,
     number_all,
     number_of,
 )
@@ -31,7 +32,7 @@ from rmaplab.engine.search.seats import VMA_ITEMS, key_of, look, note_anon_vma, 
 from rmaplab.engine.trees import tree_first, tree_next
 from rmaplab.engine.watch import mix
 
-__all__ = ["is_orphan", "mark"]
+__all__ = ["mark"]
 
 EVERYTHING = 1 << 62
 NOBODY, LOST, LED_TO, CACHED, NODE = (kind << 56 for kind in range(1, 6))  # what names are made of
@@ -150,13 +151,6 @@ def _name(m: Rows, s: Notes, anon_vma: int) -> int:
         note_anon_vma(m, s, anon_vma)
         s[anon_vma].name = mix(s[anon_vma].number, LED_TO)
     return s[anon_vma].name
-
-
-@compiled
-def is_orphan(m: Rows, anon_vma: int) -> bool:
-    """Whether its parent is gone."""
-    parent = m[anon_vma].parent
-    return m[parent].freed != 0 or m[parent].id != m[anon_vma].parent_id
 
 
 @compiled

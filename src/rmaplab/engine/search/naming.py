@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from rmaplab.engine.jit import compiled
-from rmaplab.engine.layout import ANON_VMA, FIRST, MACHINE, Rows
+from rmaplab.engine.layout import ANON_VMA, FIRST, MACHINE, Rows, overlaid
 
 __all__ = [
     "ANON_VMAS",
@@ -24,6 +24,7 @@ __all__ = [
     "Notes",
     "begin_numbers",
     "is_known",
+    "is_orphan",
     "known",
     "notes",
     "number_all",
@@ -50,14 +51,7 @@ _FIELDS = [
     ("first", "i4", 44),
     ("last", "i4", 48),
 ]
-NOTE = np.dtype(
-    {
-        "names": [name for name, _, _ in _FIELDS],
-        "formats": [form for _, form, _ in _FIELDS],
-        "offsets": [at for _, _, at in _FIELDS],
-        "itemsize": 64,
-    }
-)
+NOTE = overlaid(_FIELDS, 64)
 Notes = Rows  # numpy.ndarray of NOTE
 
 
@@ -94,7 +88,8 @@ def number_of(s: Notes, row: int, kind: int) -> int:
         s[row].stamp = s[0].stamp
         s[row].number = number
         s[row].name = s[row].set = 0
-        s[row].next = s[row].links = s[row].users = s[row].children = s[row].below = s[row].first_user = 0
+        s[row].next = s[row].links = s[row].users = s[row].children = s[row].below = 0
+        s[row].first_user = s[row].pins = 0
     return s[row].number
 
 
@@ -102,6 +97,13 @@ def number_of(s: Notes, row: int, kind: int) -> int:
 def known(s: Notes, row: int, otherwise: int) -> int:
     """Its number, if it has one."""
     return s[row].number if is_known(s, row) else otherwise
+
+
+@compiled
+def is_orphan(m: Rows, anon_vma: int) -> bool:
+    """Whether the parent of an anon_vma is gone."""
+    parent = m[anon_vma].parent
+    return m[parent].freed != 0 or m[parent].id != m[anon_vma].parent_id
 
 
 @compiled
