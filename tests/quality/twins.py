@@ -9,10 +9,10 @@ slab and locks, what was reached and what is violated.
 from __future__ import annotations
 
 import errno
+import os
 import sys
 import time
 from contextlib import contextmanager
-from multiprocessing import Pool
 from random import Random
 from zlib import crc32
 
@@ -22,6 +22,7 @@ from mirror import mirrored
 from rmaplab.check.execute import NO_PLAN, Plan, execute
 from rmaplab.check.invariants import violations
 from rmaplab.check.monitor import REACHED
+from rmaplab.check.pool import tasks_in_processes
 from rmaplab.check.registry import INVARIANTS
 from rmaplab.check.state import fingerprint
 from rmaplab.engine import calls
@@ -318,9 +319,9 @@ def _play(name_and_seed):
 def main(events):
     """Play histories of all series, on all processors, until so many calls have been compared."""
     done, began, seed = 0, time.monotonic(), 0
-    with Pool() as pool:
+    with tasks_in_processes(_play, len(os.sched_getaffinity(0))) as play_all:
         while done < events:
-            for number in pool.imap_unordered(_play, [(name, seed) for name in SUPPORTED]):
+            for number in play_all([(name, seed) for name in SUPPORTED]):
                 done += number
             seed += 1
             print(

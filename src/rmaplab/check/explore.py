@@ -22,7 +22,7 @@ from rmaplab.check.progress_file import load_search, save_search
 from rmaplab.check.states import States
 from rmaplab.check.steps import scenario_of
 from rmaplab.engine.choice import HEAD_START, UnsupportedError, search_is_compiled
-from rmaplab.errors import UsageError
+from rmaplab.errors import NoVerdictError, UsageError
 from rmaplab.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -160,6 +160,8 @@ def search(
     except KeyboardInterrupt:
         result.interrupted = True
         return search.gave_up(f"interrupted at depth {result.depth}")
+    except NoVerdictError as error:  # a worker is gone
+        return search.gave_up(str(error))
     finally:
         if save is not None and not (result.findings and stop_at_first):
             save_search(save, question, search)
