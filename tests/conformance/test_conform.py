@@ -102,6 +102,9 @@ def test_allocations_of_a_kernel_without_failslab_fail_through_the_gdb_stub(pair
     programs = ((case, program) for case, fail, program in failing_programs(pair.series) if fail.kind == "rmap")
     for case, program in islice((one for one in programs if one[0].chain == 2), 25):
         found = pair.run(program)
+        if pair.tally.deaths:  # an emulator may end by itself: a kernel that dies of the program does so again
+            pair.tally.deaths.clear()
+            found = pair.run(program)
         assert found is None, f"{case.what}:\n{found.scenario()}" + "\n".join(found.what)
 
 

@@ -382,6 +382,16 @@ def test_failing_allocations_through_the_gdb_stub(debian):
     assert debian.command("1 fork 2").ok
 
 
+def test_an_emulator_that_ends_while_allocations_are_counted_is_reported(debian):
+    assert debian.command("spawn 1").ok
+    debian.arm(1, 1)
+    os.kill(debian.process.pid, signal.SIGKILL)
+    with pytest.raises(GuestDiedError, match=r"is gone .*QEMU's exit code: -9"):
+        debian.command("1 fork 2")
+    debian.restart()
+    assert debian.command("spawn 1").ok
+
+
 def test_kinds_that_cannot_fail_are_named(um):
     um.command("spawn 0")
     with pytest.raises(GuestError, match="nonsense"):

@@ -120,8 +120,10 @@ class Gdb:
     def _fill(self) -> None:
         try:
             part = self.socket.recv(_CHUNK)
+        except TimeoutError as error:
+            raise GuestHangsError(f"QEMU's gdb stub did not answer for {_PATIENCE:.0f} s") from error
         except OSError as error:
-            raise GuestHangsError(f"QEMU's gdb stub does not answer: {error}") from error
+            raise GuestDiedError(f"QEMU's gdb stub has hung up: {error}") from error
         if not part:
             raise GuestDiedError("QEMU's gdb stub has hung up")
         self.buffer += part

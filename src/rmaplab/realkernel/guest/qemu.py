@@ -13,17 +13,20 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.realkernel.guest.gdb import Allocations, Gdb
 from rmaplab.realkernel.guest.qmp import Qmp
 from rmaplab.realkernel.guest.um import die_with_parent
-from rmaplab.realkernel.guest.wire import Guest, GuestError, words_of
+from rmaplab.realkernel.guest.wire import Guest, GuestDiedError, GuestError, GuestHangsError, words_of
 from rmaplab.realkernel.memory import FileMemory
 from rmaplab.realkernel.x86_facts import SYMBOLS, X86Facts, boot_segments
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rmaplab.realkernel.guest.cache import Kernel
     from rmaplab.realkernel.target import Target
 
@@ -32,6 +35,7 @@ __all__ = ["EMULATOR", "QemuGuest"]
 EMULATOR = "qemu-system-x86_64"
 MEMORY = 256 << 20  # bytes of guest memory
 _STARTS = 20.0  # seconds in which QEMU makes its sockets
+_ENDS = 2.0  # seconds in which QEMU ends that has hung up
 _KERNEL_OPTIONS = (
     *("console=ttyS0", "quiet", "nokaslr", "slab_nomerge", "panic=-1", "panic_on_warn=1"),
     *("mitigations=off", "transparent_hugepage=never", "audit=0", "GUEST_CHANNEL=/dev/vport0p1"),
@@ -200,16 +204,32 @@ class QemuGuest(Guest):
                 qmp.monitor(f"gdbserver unix:{self.files.gdb},server=on,wait=off")
             self._allocations = Allocations(Gdb(self.files.gdb), function)
         caches = [int.from_bytes(self._memory.read(symbols[name], 8), "little") for name in _CACHES[kind]]
-        self._allocations.arm(caches, n, both=both)
+        with self._told_of():
+            self._allocations.arm(caches, n, both=both)
 
     def disarm(self) -> int:
         """Let nothing fail any longer; how many failures were not given."""
-        return self._allocations.disarm() if self._allocations is not None and self._allocations.armed else 0
+        if self._allocations is None or not self._allocations.armed:
+            return 0
+        with self._told_of():
+            return self._allocations.disarm()
 
     def _line(self, patience: float) -> str:
         if self._allocations is not None and self._allocations.armed and b"\n" not in self._buffer:
-            self._allocations.attend(self.channel[1], patience)
+            with self._told_of():
+                self._allocations.attend(self.channel[1], patience)
         return super()._line(patience)
+
+    @contextmanager
+    def _told_of(self) -> Iterator[None]:
+        """A guest that ends while its allocations are counted says so as at any other time, with its last words."""
+        try:
+            yield
+        except (GuestDiedError, GuestHangsError) as error:
+            code: object = "none yet"
+            with suppress(subprocess.TimeoutExpired):
+                code = self.process.wait(_ENDS)  # what it says last is written by then
+            raise self._gone(type(error), f"is gone ({error}; QEMU's exit code: {code})") from error
 
 
 def _command(kernel: Kernel, files: _Files, options: tuple[str, ...]) -> list[str]:
