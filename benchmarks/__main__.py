@@ -22,7 +22,16 @@ from typing import TYPE_CHECKING
 
 from benchmarks.big_graph import BigGraph
 from benchmarks.engine_replay import churning, end_to_end, of_a_million_vmas, of_ten_million, walking
-from benchmarks.engine_search import ALL_CALLS, FAILING, FAMILY, SMALLER, default_check, searching, times_as_fast
+from benchmarks.engine_search import (
+    ALL_CALLS,
+    FAILING,
+    FAMILY,
+    SMALLER,
+    default_check,
+    searching,
+    times_as_fast,
+    with_two_threads,
+)
 from benchmarks.explorer import CHROMIUM, first_paint, slowest_step
 from rmaplab.check.explore import explore
 from rmaplab.check.fuzz import fuzz
@@ -199,6 +208,7 @@ def engine() -> list[tuple[str, str, str, Callable[[], float]]]:
         ("engine: fork, write and exit, failures", "transitions/s", "", partial(searching, FAILING)),
         ("engine: all calls", "transitions/s", "", partial(searching, ALL_CALLS, started=False)),
         ("engine: six processes, times the explorer", "times", "10", partial(times_as_fast, FAMILY, smaller)),
+        ("engine: two threads, times one", "times", "", with_two_threads),
         ("engine: check without bounds", "s", "20", default_check),
     ]
 

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rmaplab.check.engines import explore_fast
 from rmaplab.check.expand import Question
 from rmaplab.check.explore import explore
@@ -14,6 +16,7 @@ START = parse("P0 mmap A 1 at=0x7f0000000000\nP0 write A\n")
 FAMILY = Bounds(6, 1, 1, 12, 0, ("exit", "fork"))  # one VMA in up to six processes
 SMALLER = Bounds(4, 1, 1, 14, 0, ("exit", "fork"))
 FAILING = Bounds(5, 1, 1, 10, 1, ("exit", "fork", "write"))
+LONGER = replace(FAILING, calls=12)
 ALL_CALLS = Bounds()
 
 
@@ -23,6 +26,17 @@ def searching(bounds: Bounds, *, started: bool = True) -> float:
     result = explore_fast(question, stop_at_first=True, limits=None, progress=None, digest=False)
     assert result.verdict == "holds"
     return result.transitions / result.seconds
+
+
+def with_two_threads() -> float:
+    """How many times the transitions a second of one thread two threads make."""
+    rates = []
+    for jobs in (1, 2):
+        result = explore_fast(
+            Question("v7.0", LONGER, START), stop_at_first=True, limits=None, progress=None, jobs=jobs, digest=False
+        )
+        rates.append(result.transitions / result.seconds)
+    return rates[1] / rates[0]
 
 
 def times_as_fast(bounds: Bounds, smaller: Bounds, *, started: bool = True) -> float:

@@ -9,10 +9,12 @@ import pytest
 
 pytest.importorskip("numba", reason="the fast engine takes Numba (extra `fast`)")
 
+from rmaplab.check import engines, fast_explore, fast_shard
 from rmaplab.check.explore import Limits, explore
 from rmaplab.check.histories import Bounds
 from rmaplab.check.stages import STAGES
 from rmaplab.engine.choice import OPERATIONS, why_not
+from rmaplab.engine.search.explore import CHUNK
 from rmaplab.errors import UsageError
 from rmaplab.scenario import parse
 from rmaplab.series import SERIES, ZOO, find
@@ -79,6 +81,80 @@ def test_from_a_scenario():
     same("v7.0", Bounds(3, 1, 2, 3, 1), start)
 
 
+WIDE = "".join(f"P0 mmap {name} 8 at={0x7F0000000000 + 0x8000 * at:#x}\n" for at, name in enumerate("ABC"))
+WIDE += "P0 write A[0..1]\n" + "".join(f"P0 fork P{number}\n" for number in range(1, 6))
+
+
+def test_more_ways_on_than_there_was_room_for(monkeypatch):
+    monkeypatch.setattr(fast_explore, "ROOM", 24)
+    found = same("v7.0", Bounds(6, 3, 8, 1, 1), parse(WIDE), stop_at_first=False)
+    assert found.transitions > 32 * 24  # calls that one state has room for, at first
+
+
+def test_states_too_large_are_left_to_the_specification(monkeypatch):
+    monkeypatch.setattr(fast_explore, "ROOM", 24)
+    monkeypatch.setattr(engines, "MOST_ROOM", 20)
+    bounds, start = Bounds(2, 1, 1, 1, 0), parse(WIDE)
+    with pytest.raises(UsageError, match="cannot take a state of more than 24 objects"):
+        explore("v7.0", bounds, start, engine="fast")
+    assert explore("v7.0", bounds, start, engine="auto", head_start=0).engine == "reference"
+
+
+@pytest.mark.parametrize(
+    ("start", "named"),
+    [
+        ("P0 mmap A 65 at=0x7f0000000000\n", "area A of 65 pages"),
+        ("P0 fork P1023\nP1023 exit\n", "a process that was called P1023"),
+    ],
+)
+def test_what_a_step_has_no_room_for_is_left_to_the_specification(start, named):
+    bounds = Bounds(2, 1, 1, 1, 0)
+    with pytest.raises(UsageError, match=named):
+        explore("v7.0", bounds, parse(start), engine="fast")
+    assert explore("v7.0", bounds, parse(start), engine="auto", head_start=0).engine == "reference"
+
+
+@pytest.mark.parametrize("start", ["P0 mmap A 64 at=0x7f0000000000\nP0 write A[63]\n", "P0 fork P1022\nP1022 exit\n"])
+def test_the_largest_that_a_step_has_room_for(start):
+    same("v7.0", Bounds(2, 1, 1, 1, 0), parse(start))
+
+
+@pytest.fixture
+def threads_at_once(monkeypatch):
+    """Threads from the first states on, each with a few."""
+    for name, value in (("ALONE", 0), ("PART", CHUNK), ("LEAST_PART", 1)):
+        monkeypatch.setattr(fast_explore, name, value)
+
+
+@pytest.mark.usefixtures("threads_at_once")
+@pytest.mark.parametrize("stop_at_first", [True, False])
+@pytest.mark.parametrize("series", ["v7.0", "v6.0", *ZOO])
+def test_threads_change_nothing(series, stop_at_first):
+    if series in SUPPORTED:
+        same(series, SMALL["all calls"], stop_at_first=stop_at_first, jobs=3)
+
+
+@pytest.mark.usefixtures("threads_at_once")
+def test_a_part_without_room_is_done_alone(monkeypatch):
+    monkeypatch.setattr(fast_shard, "SPARE_APART", 1)
+    monkeypatch.setattr(fast_explore, "PART", 1024)
+    same("v7.0", Bounds(5, 1, 1, 8, 1, ("exit", "fork", "mmap", "write")), jobs=2)
+
+
+def test_threads_begin_when_there_is_work_for_them(monkeypatch):
+    made = []
+    together = fast_explore.FastSearch._together
+    monkeypatch.setattr(fast_explore.FastSearch, "_together", lambda *args: made.append(together(*args)) or made[-1])
+    bounds = Bounds(6, 1, 1, 12, 0, ("exit", "fork", "mmap", "write"))
+    alone = explore("v7.0", bounds, engine="fast")
+    assert not made
+    both = explore("v7.0", bounds, engine="fast", jobs=2)
+    assert made.count(True) > 10
+    assert made.count(False) < 5  # parts are made smaller until there is room for what they lead to
+    assert {name: getattr(both, name) for name in FIELDS} == {name: getattr(alone, name) for name in FIELDS}
+    assert not explore("v7.0", Bounds(calls=4), engine="fast", jobs=2).findings
+
+
 def test_limits():
     bounds = Bounds(6, 1, 1, 14, 0, ("exit", "fork", "mmap", "write"))
     found = explore("v7.0", bounds, engine="fast", limits=Limits(states=20_000))
@@ -89,12 +165,13 @@ def test_limits():
     assert explore("v7.0", Bounds(calls=7), engine="fast", limits=Limits(memory=1 << 20)).verdict == "no-verdict"
 
 
-def test_interrupted():
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_interrupted(jobs):
     bounds = Bounds(6, 1, 1, 14, 1, ("exit", "fork", "mmap", "write"))
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
     explore("v7.0", Bounds(calls=2), engine="fast")  # compiled by now
     timer.start()
-    found = explore("v7.0", bounds, engine="fast")
+    found = explore("v7.0", bounds, engine="fast", jobs=jobs)
     timer.join()
     assert found.interrupted
     assert found.verdict == "no-verdict"

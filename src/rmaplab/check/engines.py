@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rmaplab.check.registry import INVARIANTS
-from rmaplab.engine.choice import OPERATIONS, why_not
+from rmaplab.engine.choice import OPERATIONS, UnsupportedError, why_not
 from rmaplab.series import find
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ __all__ = ["explore_fast", "why_not_fast"]
 
 JUDGED = 53
 """The invariants AV-001 to AV-053 are those that the engine judges by."""
+
+
+MOST_ROOM = 1 << 16
 
 
 def why_not_fast(question: Question, *, kept: bool) -> str:
@@ -43,18 +46,24 @@ def explore_fast(
     stop_at_first: bool,
     limits: Limits | None,
     progress: Callable[[Progress], None] | None,
+    jobs: int = 1,
     digest: bool = True,
 ) -> Exploration:
-    """Explore on the engine; see :func:`rmaplab.check.explore.explore`."""
+    """Explore on the engine; see :func:`rmaplab.check.explore.explore`.
+
+    :class:`rmaplab.engine.choice.UnsupportedError` for a state, or a call, that it has no room for.
+    """
     from rmaplab.check.fast_explore import ROOM, FastSearch
 
     room = ROOM
     while True:
         try:
-            return FastSearch(question, room=room, digest=digest).run(
+            return FastSearch(question, room=room, jobs=jobs, digest=digest).run(
                 stop_at_first=stop_at_first, limits=limits, progress=progress
             )
         except MemoryError:
-            if room > 1 << 16:
-                raise
+            if room > MOST_ROOM:
+                raise UnsupportedError(f"a state of more than {room:,} objects, or with as many ways on") from None
             room *= 4
+        except OverflowError:
+            raise UnsupportedError("a call that makes thousands of allocations, each of which may fail") from None

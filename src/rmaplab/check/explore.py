@@ -91,19 +91,19 @@ def explore(
     reason = "" if engine == "reference" else why_not_fast(question, kept=kept)
     if engine == "fast" and reason:
         raise UsageError(f"--engine fast: {reason}")
-    options: dict[str, Any] = {"stop_at_first": stop_at_first, "progress": progress}
+    options: dict[str, Any] = {"stop_at_first": stop_at_first, "progress": progress, "jobs": jobs}
     turns = engine == "auto" and not reason and search_is_compiled()
     if engine == "fast" or (turns and head_start <= 0):
         try:
             return explore_fast(question, limits=limits, **options)
         except UnsupportedError as error:
             if engine == "fast":
-                raise UsageError(f"--engine fast: the fast engine cannot begin with {error}") from error
+                raise UsageError(f"--engine fast: the fast engine cannot take {error}") from error
             turns = False
 
     def on_specification(limits: Limits | None) -> Exploration:
         expander = Expander(question)
-        return search(expander, jobs=jobs, limits=limits, workers=workers, save=save, resume=resume, **options)
+        return search(expander, limits=limits, workers=workers, save=save, resume=resume, **options)
 
     given = limits or Limits()
     if not turns or (given.seconds is not None and given.seconds <= head_start):

@@ -9,12 +9,17 @@ from __future__ import annotations
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import reduce
+from operator import xor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rmaplab.check.expand import Expander, Expansion, Question
 from rmaplab.check.exploration import Exploration, Limits, Progress
+from rmaplab.check.fast_shard import Shard
 from rmaplab.check.fast_steps import area_name, area_start, step_of
 from rmaplab.check.histories import Bounds
 from rmaplab.check.memory import resident
@@ -23,11 +28,9 @@ from rmaplab.check.registry import INVARIANTS
 from rmaplab.check.steps import Step, scenario_of, text_of
 from rmaplab.engine.choice import UnsupportedError
 from rmaplab.engine.layout import MACHINE
-from rmaplab.engine.layout import REACHED as REACHED_ROW
 from rmaplab.engine.machine import Machine
-from rmaplab.engine.search import explore as loop
+from rmaplab.engine.search import states as found
 from rmaplab.engine.search import steps as alphabet
-from rmaplab.engine.search.arena import Arena
 from rmaplab.engine.search.judge import HAS_ROOT_LOCK
 from rmaplab.scenario import STACK, Scenario
 from rmaplab.series import find
@@ -41,44 +44,48 @@ __all__ = ["FastSearch", "compile_search"]
 
 ROOM = 520  # objects of one machine, at first; no two machines begin at the same place of a page of memory
 BUDGET = 200_000  # transitions between two looks at limits and Ctrl-C
+ALONE = 50_000  # transitions before threads are worth their beginning
+PART, LEAST_PART = 1024, 64  # states that a thread is given: as many as it has room for
 IDS = {ident: int(ident[3:]) for ident in INVARIANTS}
 
 
 class FastSearch:
-    """One exploration; ``room`` objects a machine.  :class:`UnsupportedError`: it begins where the engine cannot.
+    """One exploration; ``room`` objects a machine, ``jobs`` threads.
+
+    :class:`UnsupportedError`: it begins where the engine cannot.
 
     Without ``digest`` the states are not summed up, which takes a second way through all of them.
     """
 
-    def __init__(self, question: Question, *, room: int = ROOM, digest: bool = True) -> None:
+    def __init__(self, question: Question, *, room: int = ROOM, jobs: int = 1, digest: bool = True) -> None:
         self.digest = digest
         self.expander = Expander(question)
         self.bounds = question.bounds
         self.result = Exploration(self.expander.name, question.bounds, engine="fast")
-        self.arena = Arena(question.bounds.calls, room)
-        self._load(room)
+        self.room, self.jobs = room, jobs
+        self.machine = self._loaded(room)
+        self.main = self._shard(apart=False)
+        self.apart: list[Shard] = []  # one for each thread, once there is work for them
+        self.part = PART
         self.limits = self._bounds(question)
-        self.table = np.zeros(1 << 18, np.int64)  # of states by their hashes
-        self.fewest = np.zeros(1 << 18, np.uint8)  # failures on a way to each
-        self.parents, self.ways = np.zeros(1 << 18, np.int32), np.zeros(1 << 18, np.int64)
-        self.failed, self.created = np.zeros(1 << 18, np.uint8), np.zeros(1 << 18, np.uint16)
-        self.created[0] = self.expander.created
-        self.counts = np.zeros(8, np.int64)
-        self.counts[loop.STATES] = self.counts[loop.NUMBERS] = 1
-        self.bad = np.zeros((1 << 18, 3), np.int64)
         self.steps: dict[int, Step] = {}
-        arena = self.arena
-        loop.enter_start(arena.m[0], arena.c[0], arena.notes, arena.seats, arena.places, self.table)
+        self.main.enter_start()
+        self.main.states[0]["created"] = self.expander.created
         self.began = self.level_began = time.perf_counter()
 
-    def _load(self, room: int) -> None:
-        """Put the machine at the start of all histories in every place of the arena."""
+    def _shard(self, *, apart: bool) -> Shard:
+        return Shard(self.machine, self.bounds.calls, self.room, apart=apart)
+
+    def _loaded(self, room: int) -> Machine:
+        """The machine at the start of all histories."""
         machine = Machine(find(self.expander.question.series), room, 2 * room, keeps=True, watched=True)
-        kernel = self.expander.kernel
+        kernel, latest = self.expander.kernel, self.expander.created - 1
+        if latest + self.bounds.calls > alphabet.MAX_PROCESS:
+            raise UnsupportedError(f"a process that was called P{latest}")
         machine.load(kernel)
         process = machine.m[MACHINE]["first_process"]
         for name, own in kernel.processes.items():
-            if not re.fullmatch(r"P\d{1,3}", name):
+            if not re.fullmatch(r"P\d{1,4}", name):
                 raise UnsupportedError(f"a process that is called {name}")
             machine.m[process]["id"] = int(name[1:])
             for area, place in own.areas.items():
@@ -86,15 +93,15 @@ class FastSearch:
                 if number is not None:
                     machine.m[process]["area_pages"][number] = place.pages
             process = machine.m[process]["later"]
-        self.arena.m[:] = machine.m
-        self.arena.c[:] = machine.c
-        self.arena.way[0] = 0
+        return machine
 
     def _number_of(self, name: str, area: Area) -> int | None:
         """By what number the engine knows an area; None for one that no call is made on."""
         bounds = self.bounds
         numbers = {area_name(number): number for number in range(bounds.areas)} | {"Away": alphabet.AWAY}
         if name in numbers and area.start == area_start(numbers[name], bounds):
+            if area.pages > alphabet.MAX_AREA_PAGES:
+                raise UnsupportedError(f"an area {name} of {area.pages} pages")
             return numbers[name]
         if name == STACK:
             return None
@@ -116,6 +123,7 @@ class FastSearch:
                 sum((name in series.unknown_advice) << at for at, name in enumerate(alphabet.ADVICE)),
                 allowed,
                 HAS_ROOT_LOCK if series.has_root_lock else 0,
+                False,  # see run()
             ],
             np.int64,
         )
@@ -130,10 +138,19 @@ class FastSearch:
         progress: Callable[[Progress], None] | None = None,
     ) -> Exploration:
         """Explore to the end of the bounds, or until something ends it; see :func:`rmaplab.check.explore.explore`."""
-        result, limits = self.result, limits or Limits()
+        self.limits[alphabet.STOPS] = stop_at_first
+        with ThreadPoolExecutor(self.jobs) as self.threads:
+            reason = self._search(limits or Limits(), progress)
+            if reason:
+                self.result.verdict, self.result.reason = "no-verdict", reason
+            return self._end()
+
+    def _search(self, limits: Limits, progress: Callable[[Progress], None] | None) -> str:
+        """Level after level; why it gave up, if it did."""
+        result = self.result
         if self.expander.start_violations:
             result.record(self.expander.start_violations, lambda: self.expander.start, 0)
-            return self._end()
+            return ""
         first, last = 0, 1
         try:
             while first < last and result.depth < self.bounds.calls:
@@ -141,75 +158,68 @@ class FastSearch:
                 done = first
                 self.level_began = time.perf_counter()
                 while done < last:
-                    done = self._expand(done, last, self._budget(limits))
+                    done = self._expand(done, last, limits)
                     if progress is not None:
                         progress(self._progress(first, done, last))
-                    if result.findings and stop_at_first:
-                        return self._end()
+                    if result.findings and self.limits[alphabet.STOPS]:
+                        return ""
                     if reason := self._exceeded(limits):
-                        return self._gave_up(reason)
-                first, last = last, int(self.counts[loop.NUMBERS])
+                        return reason
+                first, last = last, int(self.main.counts[found.NUMBERS])
         except KeyboardInterrupt:
             result.interrupted = True
-            return self._gave_up(f"interrupted at depth {result.depth}")
-        return self._end()
+            return f"interrupted at depth {result.depth}"
+        return ""
 
-    def _budget(self, limits: Limits) -> int:
-        """Transitions until limits are to be looked at: none leads to more than one state."""
-        if limits.states is None:
-            return BUDGET
-        return min(BUDGET, limits.states - int(self.counts[loop.STATES]))
-
-    def _expand(self, done: int, last: int, budget: int) -> int:
-        """Go on for so many transitions; the first state that is left to do."""
-        arena, counts = self.arena, self.counts
-        self._make_room()
-        done = loop.expand(
-            arena.m,
-            arena.c,
-            arena.flat_m,
-            arena.flat_c,
-            arena.way,
-            arena.notes,
-            arena.seats,
-            arena.places,
-            arena.steps,
-            self.limits,
-            done,
-            last,
-            budget,
-            self.table,
-            self.fewest,
-            self.parents,
-            self.ways,
-            self.failed,
-            self.created,
-            counts,
-            self.bad,
-        )
-        for state, step, found in self.bad[: counts[loop.FOUND]].tolist():
-            self._record(state, step, found)
-        counts[loop.FOUND] = 0
+    def _expand(self, done: int, last: int, limits: Limits) -> int:
+        """Go on for a while; the first state that is left to do."""
+        counts = self.main.counts
+        budget = BUDGET if limits.states is None else min(BUDGET, limits.states - int(counts[found.STATES]))
+        self.main.make_room(self.main.spare)
+        until = min(last, done + self.jobs * self.part)
+        together = self.jobs > 1 and counts[found.TRANSITIONS] >= ALONE and until - done >= self.jobs * LEAST_PART
+        if together and budget == BUDGET and self._together(done, until):
+            return until
+        done = self.main.expand(self.main, self.limits, done, last, budget)
+        self._take_violations(self.main)
         return done
 
-    def _make_room(self) -> None:
-        """Let tables grow that are getting full."""
-        if 2 * self.counts[loop.STATES] > len(self.table) - loop.SPARE:
-            larger, fewest = np.zeros(2 * len(self.table), np.int64), np.zeros(2 * len(self.table), np.uint8)
-            loop.grow_table(self.table, self.fewest, larger, fewest)
-            self.table, self.fewest = larger, fewest
-        if self.counts[loop.NUMBERS] > len(self.parents) - loop.SPARE:
-            for name in ("parents", "ways", "failed", "created"):
-                old = getattr(self, name)
-                new = np.zeros(2 * len(old), old.dtype)
-                new[: len(old)] = old
-                setattr(self, name, new)
+    def _together(self, first: int, last: int) -> bool:
+        """Expand states in threads, a part in each.  False if one did not get to its end: nothing has happened then.
+
+        Violations end all at the chunk that has the first; whoever goes on alone finds which that is.
+        """
+        if not self.apart:
+            self.apart = [self._shard(apart=True) for _ in range(self.jobs)]
+        cuts = [first + (last - first) * at // self.jobs for at in range(self.jobs + 1)]
+
+        def expand(shard: Shard, first: int, last: int) -> bool:
+            shard.forget()
+            with suppress(MemoryError):
+                return shard.expand(self.main, self.limits, first, last, 1 << 62) == last
+            return False
+
+        ended = list(self.threads.map(expand, self.apart, cuts, cuts[1:]))
+        if self.limits[alphabet.STOPS] and any(shard.counts[found.FOUND] for shard in self.apart):
+            return False
+        if not all(ended):
+            self.part //= 2
+            return False
+        for shard in self.apart:
+            self.main.take_over(shard)
+            self._take_violations(shard)
+        return True
 
     # --- what came out -----------------------------------------------------------------------------
 
-    def _record(self, state: int, step: int, found: int) -> None:
+    def _take_violations(self, shard: Shard) -> None:
+        for state, step, violated in shard.bad[: shard.counts[found.FOUND]].tolist():
+            self._record(state, step, violated)
+        shard.counts[found.FOUND] = 0
+
+    def _record(self, state: int, step: int, violated: int) -> None:
         """Count the violations of a transition; of new ones the specification tells the circumstances."""
-        idents = [ident for ident, number in IDS.items() if found >> number & 1]
+        idents = [ident for ident, number in IDS.items() if violated >> number & 1]
         if all(ident in self.result.findings for ident in idents):
             self.result.count(idents)
             return
@@ -231,8 +241,8 @@ class FastSearch:
         """The steps to a state."""
         steps = []
         while state:
-            steps.append(self._step(int(self.ways[state])))
-            state = int(self.parents[state])
+            steps.append(self._step(int(self.main.states[state]["way"])))
+            state = int(self.main.states[state]["parent"])
         return steps[::-1]
 
     def _step(self, number: int) -> Step:
@@ -245,52 +255,42 @@ class FastSearch:
     def _progress(self, first: int, done: int, last: int) -> Progress:
         since = time.perf_counter() - self.level_began
         left = since * (last - done) / (done - first or 1)
-        states, transitions = int(self.counts[loop.STATES]), int(self.counts[loop.TRANSITIONS])
+        states, transitions = int(self.main.counts[found.STATES]), int(self.main.counts[found.TRANSITIONS])
         return Progress(self.result.depth, done - first, last - first, states, transitions, left)
 
     def _exceeded(self, limits: Limits) -> str:
-        states = int(self.counts[loop.STATES])
+        states = int(self.main.counts[found.STATES])
         return limits.exceeded(states, time.perf_counter() - self.began, resident()[1], self.result.depth)
 
     def _digest(self) -> int:
         """The exclusive or of all states' fingerprints."""
-        arena, found = self.arena, 0
-        for first in range(0, int(self.counts[loop.NUMBERS]), BUDGET):
-            last = min(first + BUDGET, int(self.counts[loop.NUMBERS]))
-            found ^= loop.digest(
-                arena.m,
-                arena.c,
-                arena.flat_m,
-                arena.flat_c,
-                arena.way,
-                arena.notes,
-                arena.shapes,
-                arena.out,
-                self.limits,
-                first,
-                last,
-                self.parents,
-                self.ways,
-                self.failed,
-            )
-        return found & 0xFFFF_FFFF_FFFF_FFFF
+        shards, number = self.apart or [self.main], int(self.main.counts[found.NUMBERS])
 
-    def _gave_up(self, reason: str) -> Exploration:
-        self.result.verdict, self.result.reason = "no-verdict", reason
-        return self._end()
+        def digest(at: int) -> int:
+            firsts = range(at * BUDGET, number, len(shards) * BUDGET)
+            parts = [
+                shards[at].digest(self.main, self.limits, first, min(first + BUDGET, number)) for first in firsts
+            ]
+            return reduce(xor, parts, 0)
+
+        return reduce(xor, self.threads.map(digest, range(len(shards)))) & 0xFFFF_FFFF_FFFF_FFFF
 
     def _end(self) -> Exploration:
         """The result, with all its figures."""
-        result, counts = self.result, self.counts
-        result.states, result.transitions = int(counts[loop.STATES]), int(counts[loop.TRANSITIONS])
+        result, counts = self.result, self.main.counts
+        result.states, result.transitions = int(counts[found.STATES]), int(counts[found.TRANSITIONS])
         if self.digest and not result.interrupted:  # it would take as long again
             result.digest = self._digest()
-        tables = (self.table, self.fewest, self.parents, self.ways, self.failed, self.created)
-        result.state_bytes = sum(table.nbytes for table in tables) // result.states
-        reached = self.arena.m[-1, REACHED_ROW]["reached"].tolist()
-        result.reached.update({name: count for name, count in zip(REACHED, reached, strict=True) if count})
-        failures = {"points": loop.POINTS, "half-built": loop.HALF, "leaked": loop.LEAKED, "dangling": loop.DANGLING}
-        if counts[loop.POINTS]:
+        result.state_bytes = self.main.nbytes // result.states
+        reached = zip(REACHED, self.main.reached.tolist(), strict=True)
+        result.reached.update({name: count for name, count in reached if count})
+        failures = {
+            "points": found.POINTS,
+            "half-built": found.HALF,
+            "leaked": found.LEAKED,
+            "dangling": found.DANGLING,
+        }
+        if counts[found.POINTS]:
             result.failures.update({name: int(counts[at]) for name, at in failures.items()})
         result.seconds += time.perf_counter() - self.began
         if result.findings:
@@ -302,4 +302,5 @@ def compile_search() -> None:
     """Use every entry once, which compiles it."""
     search = FastSearch(Question("v7.0", Bounds(calls=1), Scenario(())))
     search.run()
-    loop.grow_table(search.table, search.fewest, search.table.copy(), search.fewest.copy())
+    search.main.make_room(len(search.main.table))
+    search.main.take_over(search._shard(apart=True))

@@ -67,7 +67,9 @@ def add_bounds(parser: argparse.ArgumentParser) -> None:
     bounds.add_argument("--max-states", type=positive, metavar="N", help="give up beyond so many states (exit 3)")
     bounds.add_argument("--time", type=seconds, metavar="SECONDS", help="give up after so long (exit 3)")
     bounds.add_argument("--memory", type=size, metavar="SIZE", help="give up beyond so much, such as 2G (exit 3)")
-    parser.add_argument("-j", "--jobs", type=positive, default=jobs_default(), metavar="N", help="worker processes")
+    parser.add_argument(
+        "-j", "--jobs", type=positive, default=jobs_default(), metavar="N", help="worker processes, or threads"
+    )
 
 
 def prepare_parser(parser: argparse.ArgumentParser) -> None:

@@ -61,7 +61,12 @@ __all__ = [
 ]
 
 
-# --- enumeration -----------------------------------------------------------------------------------
+@compiled
+def _write(steps: Rows, count: int, step: int) -> int:
+    if count == len(steps):
+        raise MemoryError
+    steps[count] = step
+    return count + 1
 
 
 @compiled
@@ -77,18 +82,14 @@ def steps_from(m: Rows, bounds: Rows, created: int, steps: Rows) -> int:
             if m[process].area_pages[AWAY]:
                 count = _on_area(m, bounds, process, AWAY, steps, count)
         if operations & HAS_FORK and m[MACHINE].processes < bounds[BOUND_PROCESSES]:
-            steps[count] = step_number(FORK, number, 0, 0, 0, created)
-            count += 1
+            count = _write(steps, count, step_number(FORK, number, 0, 0, 0, created))
         if operations & HAS_EXEC and m[m[process].mm].vmas:
-            steps[count] = step_number(EXEC, number, 0, 0, 0, 0)
-            count += 1
+            count = _write(steps, count, step_number(EXEC, number, 0, 0, 0, 0))
         if operations & HAS_EXIT:
-            steps[count] = step_number(EXIT, number, 0, 0, 0, 0)
-            count += 1
+            count = _write(steps, count, step_number(EXIT, number, 0, 0, 0, 0))
         process = m[process].later
     if operations & HAS_KSM and m[PAGES].first_node:
-        steps[count] = step_number(KSMD, 0, 0, 0, 0, 0)
-        count += 1
+        count = _write(steps, count, step_number(KSMD, 0, 0, 0, 0, 0))
     return count
 
 
@@ -99,11 +100,9 @@ def _on_slot(m: Rows, bounds: Rows, process: int, area: int, steps: Rows, count:
     vma = find(m, m[process].mm, start)
     if not vma or m[vma].key >= start + pages * PAGE_SIZE:
         if operations & HAS_MMAP:
-            steps[count] = step_number(MMAP, m[process].id, area, 0, 0, 1)
-            count += 1
+            count = _write(steps, count, step_number(MMAP, m[process].id, area, 0, 0, 1))
             if operations & HAS_RWX:
-                steps[count] = step_number(MMAP, m[process].id, area, 0, 0, 2)
-                count += 1
+                count = _write(steps, count, step_number(MMAP, m[process].id, area, 0, 0, 2))
     elif m[process].area_pages[area]:
         count = _on_area(m, bounds, process, area, steps, count)
     return count
@@ -121,11 +120,9 @@ def _on_area(m: Rows, bounds: Rows, process: int, area: int, steps: Rows, count:
             continue
         entry, flags = pte_get(m, mm, address), m[vma].vm_flags
         if flags & VM_WRITE and not (is_present(entry) and entry & 1) and operations & HAS_WRITE:
-            steps[count] = step_number(WRITE, number, area, page, page, 0)
-            count += 1
+            count = _write(steps, count, step_number(WRITE, number, area, page, page, 0))
         if flags & VM_READ and not is_present(entry) and operations & HAS_READ:
-            steps[count] = step_number(READ, number, area, page, page, 0)
-            count += 1
+            count = _write(steps, count, step_number(READ, number, area, page, page, 0))
         if operations & ON_PAGES:
             count = _on_page(m, operations, number, area, page, entry, flags, steps, count)
     for first in range(pages):
@@ -141,23 +138,18 @@ def _on_page(
 ) -> int:
     """What happens to a page behind the process's back."""
     if is_swap(entry) and operations & HAS_SWAP:
-        steps[count] = step_number(SWAPIN, number, area, page, page, 0)
-        count += 1
+        count = _write(steps, count, step_number(SWAPIN, number, area, page, page, 0))
     if not is_anon(entry):
         return count
     folio = entry >> 1
     if operations & HAS_SWAP:
-        steps[count] = step_number(SWAPOUT, number, area, page, page, 0)
-        count += 1
+        count = _write(steps, count, step_number(SWAPOUT, number, area, page, page, 0))
     if operations & HAS_MIGRATE:
-        steps[count] = step_number(MIGRATE, number, area, page, page, 0)
-        count += 1
+        count = _write(steps, count, step_number(MIGRATE, number, area, page, page, 0))
     if operations & HAS_PIN:
-        steps[count] = step_number(UNPIN if m[folio].pins else PIN, number, area, page, page, 0)
-        count += 1
+        count = _write(steps, count, step_number(UNPIN if m[folio].pins else PIN, number, area, page, page, 0))
     if operations & HAS_KSM and flags & VM_MERGEABLE and not m[folio].stable_node:
-        steps[count] = step_number(KSM, number, area, page, page, 0)
-        count += 1
+        count = _write(steps, count, step_number(KSM, number, area, page, page, 0))
     return count
 
 
@@ -167,8 +159,7 @@ def _on_range(m: Rows, bounds: Rows, process: int, area: int, first: int, last: 
     mm, number, operations = m[process].mm, m[process].id, bounds[BOUND_OPERATIONS]
     start = start_of(bounds, area)
     if operations & HAS_MUNMAP:
-        steps[count] = step_number(MUNMAP, number, area, first, last, 0)
-        count += 1
+        count = _write(steps, count, step_number(MUNMAP, number, area, first, last, 0))
     # Bits that some page's VMA has, and bits that some does not have.
     some, lacking, whole = 0, 0, True
     for page in range(first, last + 1):
@@ -184,22 +175,18 @@ def _on_range(m: Rows, bounds: Rows, process: int, area: int, first: int, last: 
         for rights in range(3 if operations & HAS_RWX else 2):
             access = access_of(rights)
             if lacking & access or some & (7 & ~access):
-                steps[count] = step_number(MPROTECT, number, area, first, last, rights)
-                count += 1
+                count = _write(steps, count, step_number(MPROTECT, number, area, first, last, rights))
     if operations & HAS_HALF and last == 0:
-        steps[count] = step_number(MPROTECT, number, area, first, last, 0 if some & VM_WRITE else 1)
-        count += 1
+        count = _write(steps, count, step_number(MPROTECT, number, area, first, last, 0 if some & VM_WRITE else 1))
     if operations & HAS_MREMAP:
         count = _on_targets(m, bounds, process, area, first, last, steps, count)
     if operations & HAS_FORK_ADVICE:
         for advice in range(4):
             flag = VM_DONTCOPY if advice < 2 else VM_WIPEONFORK
             if (some if advice & 1 else lacking) & flag:
-                steps[count] = step_number(MADVISE, number, area, first, last, advice)
-                count += 1
+                count = _write(steps, count, step_number(MADVISE, number, area, first, last, advice))
     if operations & HAS_KSM and lacking & VM_MERGEABLE:
-        steps[count] = step_number(MADVISE, number, area, first, last, MERGEABLE)
-        count += 1
+        count = _write(steps, count, step_number(MADVISE, number, area, first, last, MERGEABLE))
     return count
 
 
@@ -215,6 +202,7 @@ def _on_targets(
         place = start_of(bounds, target)
         if target != area and (place >= start + size or place + size <= start):
             for dontunmap in range(2):
-                steps[count] = step_number(MREMAP, m[process].id, area, first, last, target | dontunmap << 4)
-                count += 1
+                count = _write(
+                    steps, count, step_number(MREMAP, m[process].id, area, first, last, target | dontunmap << 4)
+                )
     return count

@@ -35,7 +35,7 @@ class Arena:
         self.seats, self.places = np.zeros(room, SEAT), np.zeros(20 * room, PLACE)
         self.shapes = np.zeros(64 * room, np.int64)
         self.out = np.zeros(64 * room, np.int64)
-        self.steps = np.zeros(1 << 14, np.int64)
+        self.steps = np.zeros(32 * room, np.int64)
 
 
 def _aligned(machines: int, room: int, kind: Any) -> Any:  # noqa: ANN401 (numpy tells no shapes)

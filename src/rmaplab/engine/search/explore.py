@@ -21,48 +21,44 @@ from rmaplab.engine.search.fingerprint import fingerprint
 from rmaplab.engine.search.judge import judge
 from rmaplab.engine.search.making import make_step
 from rmaplab.engine.search.mark import mark
-from rmaplab.engine.search.steps import ALLOWED, BOUND_FAILURES, CALL, FORK, ONLY_FORK_FAILS, PROMISES, with_plan
+from rmaplab.engine.search.states import (
+    DANGLING,
+    FOUND,
+    HALF,
+    LEAKED,
+    NEVER,
+    NUMBERS,
+    POINTS,
+    TRANSITIONS,
+    add,
+    failures_to,
+    place_of,
+)
+from rmaplab.engine.search.steps import (
+    ALLOWED,
+    BOUND_FAILURES,
+    CALL,
+    FORK,
+    MAX_N,
+    ONLY_FORK_FAILS,
+    PROMISES,
+    STOPS,
+    with_plan,
+)
 
 if TYPE_CHECKING:
     from rmaplab.engine.search.naming import Notes
 
 __all__ = [
-    "AGAIN",
     "CHUNK",
     "CRASH",
-    "DANGLING",
-    "FOUND",
-    "HALF",
-    "LEAKED",
-    "NUMBERS",
-    "POINTS",
-    "SPARE",
-    "STATES",
-    "TRANSITIONS",
     "digest",
     "enter_start",
     "expand",
-    "grow_table",
 ]
 
 CHUNK = 32  # states after which a violation ends the search
 CRASH = 45
-SPARE = 1 << 17  # places that tables have left before a chunk begins
-AGAIN = 0x80  # of a state's failures: it was met before with more of them
-TRANSITIONS, POINTS, HALF, LEAKED, DANGLING, STATES, FOUND, NUMBERS = range(8)  # places in the array of counts
-
-
-# --- the table of states ---------------------------------------------------------------------------
-
-
-@compiled
-def _place(table: Rows, key: int) -> int:
-    """Where a state is in the table, or may be put: where there is 0, which is no state's key."""
-    mask = len(table) - 1
-    at = (key ^ (key >> 32)) & mask
-    while table[at] and table[at] != key:
-        at = (at + 1) & mask
-    return at
 
 
 @compiled
@@ -72,43 +68,31 @@ def _key_of(m: Rows, c: Avcs, s: Notes, seats: Rows, places: Rows) -> int:
 
 
 @entry
-def grow_table(table: Rows, fewest: Rows, larger: Rows, larger_fewest: Rows) -> None:
-    """Enter all states of a table into a larger one."""
-    for at in range(len(table)):
-        if table[at]:
-            to = _place(larger, table[at])
-            larger[to] = table[at]
-            larger_fewest[to] = fewest[at]
-
-
-@entry
 def enter_start(m: Rows, c: Avcs, s: Notes, seats: Rows, places: Rows, table: Rows) -> None:
     """Enter the state to start from."""
     key = _key_of(m, c, s, seats, places)
-    table[_place(table, key)] = key
+    table[place_of(table, key)] = key
 
 
 # --- the loop --------------------------------------------------------------------------------------
 
 
 @compiled
-def _go(
-    m: Rows, c: Avcs, flat_m: Rows, flat_c: Rows, way: Rows, bounds: Rows, parents: Rows, steps: Rows, state: int
-) -> int:
+def _go(m: Rows, c: Avcs, flat_m: Rows, flat_c: Rows, way: Rows, bounds: Rows, states: Rows, state: int) -> int:
     """Take the machines to a state; the level that is it."""
     level, at = 0, state
     while at:
         level += 1
-        at = parents[at]
+        at = states[at].parent
     depth, at = level, state
     while level and way[level] != at:
         way[level] = at
-        at = parents[at]
+        at = states[at].parent
         level -= 1
     while level < depth:
         copy_machine(flat_m, flat_c, m, level, level + 1)
         level += 1
-        make_step(m[level], c[level], bounds, steps[way[level]])
+        make_step(m[level], c[level], bounds, states[way[level]].way)
         # What was retired is in nobody's way until there is much of it.
         if 2 * m[level, MACHINE].used > len(m[level]) or 2 * m[level, MACHINE].used_avcs > len(c[level]):
             settle(m[level], c[level])
@@ -152,40 +136,37 @@ def _take(
     failures: int,
     table: Rows,
     fewest: Rows,
-    parents: Rows,
-    ways: Rows,
-    failed: Rows,
-    created: Rows,
+    states: Rows,
+    own_table: Rows,
+    own_fewest: Rows,
+    own_states: Rows,
+    keys: Rows,
     counts: Rows,
     bad: Rows,
 ) -> None:
-    """Make one transition, and enter the state it leads to unless it is known."""
+    """Make one transition, and note the state it leads to unless it is known."""
     counts[TRANSITIONS] += 1
     rc = make_step(m, c, bounds, step)
-    key, at, known = 0, 0, False
+    key, before = 0, NEVER
     if not m[MACHINE].crashed:
         key = _key_of(m, c, s, seats, places)
-        at = _place(table, key)
-        known = table[at] == key
-    found = _judged(m, c, s, bounds, known)
+        before = failures_to(table, fewest, key)
+        if before > failures:
+            before = min(before, failures_to(own_table, own_fewest, key))
+    found = _judged(m, c, s, bounds, before != NEVER)
     if found:
         number = counts[FOUND]
+        if number == len(bad):
+            raise MemoryError
         bad[number, 0] = state
         bad[number, 1] = step
         bad[number, 2] = found
         counts[FOUND] = number + 1
-        return
-    if known and fewest[at] <= failures:
-        return
-    counts[STATES] += not known
-    table[at] = key
-    fewest[at] = failures
-    number = counts[NUMBERS]
-    parents[number] = state
-    ways[number] = step
-    failed[number] = failures | (AGAIN if known else 0)
-    created[number] = created[state] + (step & CALL == FORK and rc > 0)
-    counts[NUMBERS] = number + 1
+    elif before > failures:
+        created = states[state].created + (step & CALL == FORK and rc > 0)
+        number = add(own_table, own_fewest, own_states, counts, key, before, state, step, failures, created)
+        if len(keys):
+            keys[number] = key
 
 
 @entry
@@ -203,19 +184,24 @@ def expand(
     first: int,
     last: int,
     budget: int,
+    spare: int,
     table: Rows,
     fewest: Rows,
-    parents: Rows,
-    ways: Rows,
-    failed: Rows,
-    created: Rows,
+    states: Rows,
+    own_table: Rows,
+    own_fewest: Rows,
+    own_states: Rows,
+    keys: Rows,
     counts: Rows,
     bad: Rows,
 ) -> int:
     """Make every call from the end of the histories [first, last) in turn; the first that is left to do.
 
-    It comes back at the end of a chunk: when something is violated, after
-    ``budget`` transitions, and where tables may get too full.
+    ``states`` and their ``table`` are what is known; what is found goes to the
+    ``own`` ones, which may be the same, or apart with their ``keys``, for
+    :func:`merge`.  It comes back at the end of a chunk: when something is
+    violated, after ``budget`` transitions, and where there is no room for
+    ``spare`` states.
     """
     work = len(m) - 1
     own_m, own_c = m[work], c[work]
@@ -223,15 +209,16 @@ def expand(
     state = first
     while state < last:
         if (state - first) % CHUNK == 0 and (
-            counts[FOUND]
+            (counts[FOUND] and bounds[STOPS])
+            or counts[FOUND] + spare > len(bad)
             or counts[TRANSITIONS] > until
-            or 2 * counts[STATES] > len(table) - SPARE
-            or counts[NUMBERS] > len(parents) - SPARE
+            or 2 * (counts[NUMBERS] + spare) > len(own_table)
+            or counts[NUMBERS] + spare > len(own_states)
         ):
             return state
-        level = _go(m, c, flat_m, flat_c, way, bounds, parents, ways, state)
-        failures = failed[state] & ~AGAIN
-        number = steps_from(m[level], bounds, created[state], steps)
+        level = _go(m, c, flat_m, flat_c, way, bounds, states, state)
+        failures = states[state].failed
+        number = steps_from(m[level], bounds, states[state].created, steps)
         for at in range(number):
             step = steps[at]
             fails = failures < bounds[BOUND_FAILURES] and (not bounds[ONLY_FORK_FAILS] or step & CALL == FORK)
@@ -251,15 +238,18 @@ def expand(
                     failures + (n > 0),
                     table,
                     fewest,
-                    parents,
-                    ways,
-                    failed,
-                    created,
+                    states,
+                    own_table,
+                    own_fewest,
+                    own_states,
+                    keys,
                     counts,
                     bad,
                 )
                 if n == 0:
                     allocations = own_m[SLAB].count if fails else 0
+                    if allocations > MAX_N:
+                        raise OverflowError
                 elif not nowait:
                     counts[POINTS] += 1
                     counts[HALF] += own_m[REACHED].reached[HALF_BUILT] > half_built
@@ -288,14 +278,12 @@ def digest(
     bounds: Rows,
     first: int,
     last: int,
-    parents: Rows,
-    ways: Rows,
-    failed: Rows,
+    states: Rows,
 ) -> int:
     """The exclusive or of the fingerprints of the states [first, last)."""
     sum_of_all = 0
     for state in range(first, last):
-        if failed[state] & AGAIN == 0:
-            level = _go(m, c, flat_m, flat_c, way, bounds, parents, ways, state)
+        if not states[state].again:
+            level = _go(m, c, flat_m, flat_c, way, bounds, states, state)
             sum_of_all ^= fingerprint(m[level], c[level], s, shapes, out, False)
     return sum_of_all

@@ -54,6 +54,9 @@ __all__ = [
     "KSM",
     "KSMD",
     "MADVISE",
+    "MAX_AREA_PAGES",
+    "MAX_N",
+    "MAX_PROCESS",
     "MERGEABLE",
     "MIGRATE",
     "MMAP",
@@ -68,6 +71,7 @@ __all__ = [
     "PROMISES",
     "READ",
     "RIGHTS",
+    "STOPS",
     "SWAPIN",
     "SWAPOUT",
     "UNKNOWN_ADVICE",
@@ -111,10 +115,15 @@ ON_PAGES = HAS_SWAP | HAS_MIGRATE | HAS_PIN | HAS_KSM
     UNKNOWN_ADVICE,  # bit n: of ADVICE
     ALLOWED,  # bit n: a violation of AV-n counts
     PROMISES,  # see judge()
-) = range(9)
+    STOPS,  # the first violation ends it
+) = range(10)
 
 
 # --- steps as numbers ------------------------------------------------------------------------------
+
+
+# What a step has room for; 4095 is the last allocation that may fail.
+MAX_AREA_PAGES, MAX_PROCESS, MAX_N = 64, 1023, 4095
 
 
 @compiled
