@@ -178,6 +178,23 @@ def test_interrupted(jobs):
     assert found.transitions > 1000
 
 
+def test_interrupted_while_states_are_summed_up(monkeypatch):
+    def digest(_search):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fast_explore.FastSearch, "_digest", digest)
+    found = explore("v7.0", Bounds(calls=3), engine="fast")
+    assert (found.verdict, found.interrupted, found.digest) == ("holds", True, 0)
+    assert found.transitions > 100
+
+
+@pytest.mark.usefixtures("threads_at_once")
+def test_the_digest_is_that_of_one_thread(monkeypatch):
+    one = explore("v7.0", Bounds(calls=5), engine="fast").digest
+    monkeypatch.setattr(fast_explore, "DIGESTED", 100)
+    assert explore("v7.0", Bounds(calls=5), engine="fast", jobs=3).digest == one
+
+
 def test_progress():
     told = []
     explore("v7.0", Bounds(calls=4), engine="fast", progress=told.append)

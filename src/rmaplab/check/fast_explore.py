@@ -12,6 +12,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import reduce
+from itertools import repeat
 from operator import xor
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ __all__ = ["FastSearch", "compile_search"]
 ROOM = 520  # objects of one machine, at first; no two machines begin at the same place of a page of memory
 BUDGET = 200_000  # transitions between two looks at limits and Ctrl-C
 ALONE = 50_000  # transitions before threads are worth their beginning
+DIGESTED = 20_000  # states that are summed up at a time
 PART, LEAST_PART = 1024, 64  # states that a thread is given: as many as it has room for
 IDS = {ident: int(ident[3:]) for ident in INVARIANTS}
 
@@ -52,9 +54,10 @@ IDS = {ident: int(ident[3:]) for ident in INVARIANTS}
 class FastSearch:
     """One exploration; ``room`` objects a machine, ``jobs`` threads.
 
-    :class:`UnsupportedError`: it begins where the engine cannot.
-
-    Without ``digest`` the states are not summed up, which takes a second way through all of them.
+    Without ``digest`` the states are not summed up, which takes a second way
+    through all of them.  :class:`UnsupportedError`: it begins where the engine
+    cannot; MemoryError: it takes more room; OverflowError: a call makes more
+    allocations than steps can name.
     """
 
     def __init__(self, question: Question, *, room: int = ROOM, jobs: int = 1, digest: bool = True) -> None:
@@ -67,7 +70,7 @@ class FastSearch:
         self.main = self._shard(apart=False)
         self.apart: list[Shard] = []  # one for each thread, once there is work for them
         self.part = PART
-        self.limits = self._bounds(question)
+        self.packed = self._bounds(question)
         self.steps: dict[int, Step] = {}
         self.main.enter_start()
         self.main.states[0]["created"] = self.expander.created
@@ -138,7 +141,7 @@ class FastSearch:
         progress: Callable[[Progress], None] | None = None,
     ) -> Exploration:
         """Explore to the end of the bounds, or until something ends it; see :func:`rmaplab.check.explore.explore`."""
-        self.limits[alphabet.STOPS] = stop_at_first
+        self.packed[alphabet.STOPS] = stop_at_first
         with ThreadPoolExecutor(self.jobs) as self.threads:
             reason = self._search(limits or Limits(), progress)
             if reason:
@@ -161,7 +164,7 @@ class FastSearch:
                     done = self._expand(done, last, limits)
                     if progress is not None:
                         progress(self._progress(first, done, last))
-                    if result.findings and self.limits[alphabet.STOPS]:
+                    if result.findings and self.packed[alphabet.STOPS]:
                         return ""
                     if reason := self._exceeded(limits):
                         return reason
@@ -180,7 +183,7 @@ class FastSearch:
         together = self.jobs > 1 and counts[found.TRANSITIONS] >= ALONE and until - done >= self.jobs * LEAST_PART
         if together and budget == BUDGET and self._together(done, until):
             return until
-        done = self.main.expand(self.main, self.limits, done, last, budget)
+        done = self.main.expand(self.main, self.packed, done, last, budget)
         self._take_violations(self.main)
         return done
 
@@ -196,11 +199,11 @@ class FastSearch:
         def expand(shard: Shard, first: int, last: int) -> bool:
             shard.forget()
             with suppress(MemoryError):
-                return shard.expand(self.main, self.limits, first, last, 1 << 62) == last
+                return shard.expand(self.main, self.packed, first, last, 1 << 62) == last
             return False
 
         ended = list(self.threads.map(expand, self.apart, cuts, cuts[1:]))
-        if self.limits[alphabet.STOPS] and any(shard.counts[found.FOUND] for shard in self.apart):
+        if self.packed[alphabet.STOPS] and any(shard.counts[found.FOUND] for shard in self.apart):
             return False
         if not all(ended):
             self.part //= 2
@@ -265,22 +268,22 @@ class FastSearch:
     def _digest(self) -> int:
         """The exclusive or of all states' fingerprints."""
         shards, number = self.apart or [self.main], int(self.main.counts[found.NUMBERS])
-
-        def digest(at: int) -> int:
-            firsts = range(at * BUDGET, number, len(shards) * BUDGET)
-            parts = [
-                shards[at].digest(self.main, self.limits, first, min(first + BUDGET, number)) for first in firsts
-            ]
-            return reduce(xor, parts, 0)
-
-        return reduce(xor, self.threads.map(digest, range(len(shards)))) & 0xFFFF_FFFF_FFFF_FFFF
+        total = 0
+        for begin in range(0, number, len(shards) * DIGESTED):
+            cuts = [min(begin + at * DIGESTED, number) for at in range(len(shards) + 1)]
+            parts = self.threads.map(Shard.digest, shards, repeat(self.main), repeat(self.packed), cuts, cuts[1:])
+            total = reduce(xor, parts, total)
+        return total & 0xFFFF_FFFF_FFFF_FFFF
 
     def _end(self) -> Exploration:
         """The result, with all its figures."""
         result, counts = self.result, self.main.counts
         result.states, result.transitions = int(counts[found.STATES]), int(counts[found.TRANSITIONS])
         if self.digest and not result.interrupted:  # it would take as long again
-            result.digest = self._digest()
+            try:
+                result.digest = self._digest()
+            except KeyboardInterrupt:
+                result.interrupted = True
         result.state_bytes = self.main.nbytes // result.states
         reached = zip(REACHED, self.main.reached.tolist(), strict=True)
         result.reached.update({name: count for name, count in reached if count})
