@@ -300,10 +300,11 @@ def _more_kinds(data: bytes, header: int) -> dict[int, tuple[int, int]]:
     if header < _HEADER.size + _LAYOUT.size or len(data) < header:
         return {}
     offset, size = _LAYOUT.unpack_from(data, _HEADER.size)
+    begin = header + offset
     known = {}
-    for kind, at in enumerate(range(header + offset, header + offset + size - 3, 4)):
-        if kind > Kind.ENUM64 and kind < len(_KINDS) and at + 4 <= len(data):
-            known[kind] = (data[at], data[at + 1])
+    for kind in range(Kind.ENUM64 + 1, min(len(_KINDS), size // 4, (len(data) - begin) // 4)):
+        at = begin + 4 * kind
+        known[kind] = (data[at], data[at + 1])
     return known
 
 
