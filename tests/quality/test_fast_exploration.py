@@ -10,9 +10,10 @@ import pytest
 pytest.importorskip("numba", reason="the fast engine takes Numba (extra `fast`)")
 
 from rmaplab.check import engines, fast_explore, fast_shard
+from rmaplab.check import stages as rows
 from rmaplab.check.explore import Limits, explore
 from rmaplab.check.histories import Bounds
-from rmaplab.check.stages import STAGES
+from rmaplab.check.stages import STAGES, explore_stages
 from rmaplab.engine.choice import OPERATIONS, why_not
 from rmaplab.engine.search.explore import CHUNK
 from rmaplab.errors import UsageError
@@ -230,3 +231,10 @@ def test_auto_turns_to_the_engine_when_there_is_much_to_do():
     assert turned.engine == "fast"
     assert turned.digest == explore("v7.0", bounds).digest
     assert explore("lazy", bounds, engine="auto", head_start=0.05).engine == "reference"
+
+
+def test_a_row_of_explorations_that_has_turned_to_the_engine_stays_there(monkeypatch):
+    monkeypatch.setattr(rows, "HEAD_START", 0.2)
+    engines_used = [part.engine for part in explore_stages("v7.0", engine="auto").parts]
+    assert engines_used[-1] == "fast"
+    assert engines_used == sorted(engines_used, reverse=True)  # and so not once more back

@@ -284,7 +284,7 @@ class FastSearch:
                 result.digest = self._digest()
             except KeyboardInterrupt:
                 result.interrupted = True
-        result.state_bytes = self.main.nbytes // result.states
+        result.state_bytes = self.main.bytes_each
         reached = zip(REACHED, self.main.reached.tolist(), strict=True)
         result.reached.update({name: count for name, count in reached if count})
         failures = {

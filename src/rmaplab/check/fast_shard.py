@@ -46,9 +46,9 @@ class Shard:
         return self.arena.m[-1, REACHED]["reached"]
 
     @property
-    def nbytes(self) -> int:
-        """Bytes that states take."""
-        return int(self.table.nbytes + self.fewest.nbytes + self.states.nbytes)
+    def bytes_each(self) -> int:
+        """Bytes that a state takes; a table is never more than half full."""
+        return 2 * (self.table.itemsize + self.fewest.itemsize) + self.states.itemsize
 
     def enter_start(self) -> None:
         """Enter the state that all histories begin with."""

@@ -64,6 +64,7 @@ def explore_stages(
         tell = None if progress is None else _teller(progress, name)
         if name == last:
             options |= {"save": save, "resume": resume and save is not None and Path(save).exists()}
+        engine_runs = total is not None and total.engine == "fast"  # then nothing has to be loaded any more
         spent = 0 if total is None else total.seconds
         part = explore(
             series,
@@ -71,7 +72,7 @@ def explore_stages(
             stop_at_first=stop_at_first,
             progress=tell,
             limits=left,
-            head_start=HEAD_START - spent,
+            head_start=0 if engine_runs else HEAD_START - spent,
             **options,
         )
         part.stage = name

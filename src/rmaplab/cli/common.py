@@ -71,9 +71,9 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine",
         choices=ENGINES,
-        default="reference",
-        help="reference (default): the specification itself; fast: the compiled engine that is held equal to it "
-        "(extra `fast`); auto: the engine if there is much to do and it can do it",
+        default="auto",
+        help="reference: the specification itself; fast: the compiled engine that is held equal to it "
+        "(extra `fast`); auto (default): the engine if there is much to do and it can do it",
     )
 
 

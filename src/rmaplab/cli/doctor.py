@@ -99,7 +99,7 @@ def _compile_all() -> None:
 
 def _engine() -> Finding:
     """Nothing is loaded to find out."""
-    used_for = "check and replay: `--engine fast`, or `auto` where there is much to do"
+    used_for = "check, replay and compare, where there is much to do"
     if importlib.util.find_spec("numba") is None:
         return Finding("fast engine", False, "no Numba", used_for, "pip install 'rmaplab[fast]'")
     ready = search_is_compiled() and replay_is_compiled()

@@ -22,11 +22,12 @@ def check_text(document: Document) -> str:
     """The verdict, what was covered, and the shortest scenario of each violation."""
     verdict = document["verdict"] + (f": {document['reason']}" if document["reason"] else "")
     rate = document["transitions"] / document["seconds"] if document["seconds"] else 0
+    engine = " on the fast engine" if document["engine"] == "fast" else ""
     lines = [
         f"{document['series']}: {verdict}",
         f"{document['states']:,} states ({document['bytes_per_state']} bytes each), {document['transitions']:,} "
         f"transitions, {document['failure_points']:,} failed allocations in {document['seconds']:.1f} s "
-        f"({rate:,.0f} transitions/s)",
+        f"({rate:,.0f} transitions/s{engine})",
     ]
     stages = document["stages"] or [{**document, "name": ""}]
     if len(stages) == 1:

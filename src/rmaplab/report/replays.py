@@ -109,7 +109,9 @@ def replay_rows(results: Mapping[str, Document]) -> list[list[object]]:
 def rates(results: Mapping[str, Document]) -> str:
     """How fast each was replayed."""
     told = (
-        f"{name} {result['events'] / result['seconds']:,.0f}" for name, result in results.items() if result["seconds"]
+        f"{name} {result['events'] / result['seconds']:,.0f}{' on the fast engine' * (result['engine'] == 'fast')}"
+        for name, result in results.items()
+        if result["seconds"]
     )
     return f"replayed at (events/s): {', '.join(told)}"
 
