@@ -231,6 +231,8 @@ def test_auto_turns_to_the_engine_when_there_is_much_to_do():
     assert turned.engine == "fast"
     assert turned.digest == explore("v7.0", bounds).digest
     assert explore("lazy", bounds, engine="auto", head_start=0.05).engine == "reference"
+    little = explore("v7.0", bounds, engine="auto", head_start=0.05, limits=Limits(memory=200 << 20))
+    assert (little.engine, little.verdict) == ("reference", "holds")
 
 
 def test_a_row_of_explorations_that_has_turned_to_the_engine_stays_there(monkeypatch):

@@ -38,6 +38,7 @@ __all__ = ["Exploration", "Finding", "Limits", "Progress", "explore", "search"]
 
 CHUNK = 32  # histories per task: large enough to amortise the hand-over
 SAVE_EVERY = 60.0  # seconds between two saves
+ENGINE_TAKES = 256 << 20  # bytes of memory, with Numba and the first tables
 
 
 class Expands(Protocol):
@@ -92,7 +93,9 @@ def explore(
     if engine == "fast" and reason:
         raise UsageError(f"--engine fast: {reason}")
     options: dict[str, Any] = {"stop_at_first": stop_at_first, "progress": progress, "jobs": jobs}
-    turns = engine == "auto" and not reason and search_is_compiled()
+    given = limits or Limits()
+    roomy = given.memory is None or given.memory > ENGINE_TAKES
+    turns = engine == "auto" and not reason and roomy and search_is_compiled()
     if engine == "fast" or (turns and head_start <= 0):
         try:
             return explore_fast(question, limits=limits, **options)
@@ -105,7 +108,6 @@ def explore(
         expander = Expander(question)
         return search(expander, limits=limits, workers=workers, save=save, resume=resume, **options)
 
-    given = limits or Limits()
     if not turns or (given.seconds is not None and given.seconds <= head_start):
         return on_specification(limits)
     result = on_specification(given._replace(seconds=head_start))
