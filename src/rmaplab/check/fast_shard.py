@@ -31,6 +31,7 @@ class Shard:
         arena.m[:] = machine.m
         arena.c[:] = machine.c
         arena.way[0] = 0
+        self.machines = (arena.m, arena.c, arena.flat_m, arena.flat_c, arena.way, arena.notes)
         self.spare = (SPARE_APART if apart else SPARE) * room
         size = 1 << (4 * self.spare - 1).bit_length()
         self.table = np.zeros(size, np.int64)  # of states by their hashes
@@ -66,12 +67,7 @@ class Shard:
         arena = self.arena
         return int(
             loop.expand(
-                arena.m,
-                arena.c,
-                arena.flat_m,
-                arena.flat_c,
-                arena.way,
-                arena.notes,
+                *self.machines,
                 arena.seats,
                 arena.places,
                 arena.steps,
@@ -112,12 +108,7 @@ class Shard:
         arena = self.arena
         return int(
             loop.digest(
-                arena.m,
-                arena.c,
-                arena.flat_m,
-                arena.flat_c,
-                arena.way,
-                arena.notes,
+                *self.machines,
                 arena.shapes,
                 arena.out,
                 bounds,
