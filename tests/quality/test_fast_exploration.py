@@ -3,6 +3,7 @@
 
 import os
 import signal
+import sys
 import threading
 
 import pytest
@@ -231,7 +232,13 @@ def test_auto_turns_to_the_engine_when_there_is_much_to_do():
     assert turned.engine == "fast"
     assert turned.digest == explore("v7.0", bounds).digest
     assert explore("lazy", bounds, engine="auto", head_start=0.05).engine == "reference"
-    little = explore("v7.0", bounds, engine="auto", head_start=0.05, limits=Limits(memory=200 << 20))
+
+
+def test_auto_leaves_a_little_memory_to_the_specification(monkeypatch):
+    limits = Limits(memory=1 << 40)
+    assert explore("v7.0", Bounds(calls=5), engine="auto", head_start=0.05, limits=limits).engine == "fast"
+    monkeypatch.setattr(sys.modules[explore.__module__], "ENGINE_TAKES", limits.memory)
+    little = explore("v7.0", Bounds(calls=5), engine="auto", head_start=0.05, limits=limits)
     assert (little.engine, little.verdict) == ("reference", "holds")
 
 
