@@ -227,7 +227,7 @@ def test_a_function_put_in_its_place_is_noticed(monkeypatch):
 
 def test_auto_turns_to_the_engine_when_there_is_much_to_do():
     bounds = Bounds(calls=5)
-    assert explore("v7.0", bounds, engine="auto").engine == "reference"
+    assert explore("v7.0", bounds, engine="auto", head_start=600).engine == "reference"
     turned = explore("v7.0", bounds, engine="auto", head_start=0.05)
     assert turned.engine == "fast"
     assert turned.digest == explore("v7.0", bounds).digest
