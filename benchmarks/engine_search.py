@@ -20,23 +20,17 @@ LONGER = replace(FAILING, calls=12)
 ALL_CALLS = Bounds()
 
 
-def searching(bounds: Bounds, *, started: bool = True) -> float:
+def searching(bounds: Bounds, *, started: bool = True, jobs: int = 1) -> float:
     """Transitions a second on the engine; the digest, which nobody waits for in a search, is left out."""
     question = Question("v7.0", bounds, START if started else Scenario(()))
-    result = explore_fast(question, stop_at_first=True, limits=None, progress=None, digest=False)
+    result = explore_fast(question, stop_at_first=True, limits=None, progress=None, jobs=jobs, digest=False)
     assert result.verdict == "holds"
     return result.transitions / result.seconds
 
 
 def with_two_threads() -> float:
     """How many times the transitions a second of one thread two threads make."""
-    rates = []
-    for jobs in (1, 2):
-        result = explore_fast(
-            Question("v7.0", LONGER, START), stop_at_first=True, limits=None, progress=None, jobs=jobs, digest=False
-        )
-        rates.append(result.transitions / result.seconds)
-    return rates[1] / rates[0]
+    return searching(LONGER, jobs=2) / searching(LONGER)
 
 
 def times_as_fast(bounds: Bounds, smaller: Bounds, *, started: bool = True) -> float:

@@ -9,7 +9,6 @@ slab and locks, what was reached and what is violated.
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import time
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from rmaplab.check.monitor import REACHED
 from rmaplab.check.pool import tasks_in_processes
 from rmaplab.check.registry import INVARIANTS
 from rmaplab.check.state import fingerprint
+from rmaplab.cli.common import jobs_default
 from rmaplab.engine import calls
 from rmaplab.engine.choice import why_not
 from rmaplab.engine.jit import entry
@@ -319,7 +319,7 @@ def _play(name_and_seed):
 def main(events):
     """Play histories of all series, on all processors, until so many calls have been compared."""
     done, began, seed = 0, time.monotonic(), 0
-    with tasks_in_processes(_play, len(os.sched_getaffinity(0))) as play_all:
+    with tasks_in_processes(_play, jobs_default()) as play_all:
         while done < events:
             for number in play_all([(name, seed) for name in SUPPORTED]):
                 done += number

@@ -19,9 +19,8 @@ __all__ = ["explore_fast", "why_not_fast"]
 
 JUDGED = 53
 """The invariants AV-001 to AV-053 are those that the engine judges by."""
-
-
 MOST_ROOM = 1 << 16
+"""Objects a machine, beyond which it is not given four times as many."""
 
 
 def why_not_fast(question: Question, *, kept: bool) -> str:

@@ -74,7 +74,7 @@ def explore(
 ) -> Exploration:
     """Explore a series (a name, or a file that :func:`rmaplab.series.find` takes) from the end of ``start``.
 
-    ``jobs`` worker processes; with ``stop_at_first`` the first violation ends
+    ``jobs`` worker processes, or threads of the engine; with ``stop_at_first`` the first violation ends
     it, else states that violate something are reported and not built upon.
     With ``only``, ids of invariants, nothing else counts as a violation but a crash.
     Ctrl-C ends it too: the result says so and holds what was done.  With

@@ -66,7 +66,7 @@ class FastSearch:
         self.bounds = question.bounds
         self.result = Exploration(self.expander.name, question.bounds, engine="fast")
         self.room, self.jobs = room, jobs
-        self.machine = self._loaded(room)
+        self.machine = self._loaded()
         self.main = self._shard(apart=False)
         self.apart: list[Shard] = []  # one for each thread, once there is work for them
         self.part = PART
@@ -79,9 +79,9 @@ class FastSearch:
     def _shard(self, *, apart: bool) -> Shard:
         return Shard(self.machine, self.bounds.calls, self.room, apart=apart)
 
-    def _loaded(self, room: int) -> Machine:
+    def _loaded(self) -> Machine:
         """The machine at the start of all histories."""
-        machine = Machine(find(self.expander.question.series), room, 2 * room, keeps=True, watched=True)
+        machine = Machine(find(self.expander.question.series), self.room, 2 * self.room, keeps=True, watched=True)
         kernel, latest = self.expander.kernel, self.expander.created - 1
         if latest + self.bounds.calls > alphabet.MAX_PROCESS:
             raise UnsupportedError(f"a process that was called P{latest}")

@@ -119,24 +119,30 @@ class _Pool(Generic[T, R]):
             worker.pipe.close()
 
     def imap(self, tasks: Iterable[T]) -> Iterator[R]:
-        """The results in the order of the tasks; whoever has nothing to do is given the next."""
+        """Begin with some tasks; the results in their order."""
         while self.under_way:  # for somebody who has gone away
             self._speak(self.under_way.popitem()[0].recv)
-        under_way, idle = self.under_way, [worker.pipe for worker in self.workers]
-        waiting = enumerate(tasks)
+        idle, waiting = [worker.pipe for worker in self.workers], enumerate(tasks)
+        self._give(idle, waiting)
+        return self._results(idle, waiting)
+
+    def _give(self, idle: list[Connection], waiting: Iterator[tuple[int, T]]) -> None:
+        """Whoever has nothing to do is given the next task."""
+        for pipe, (number, task) in zip(tuple(idle), waiting, strict=False):
+            self._speak(pipe.send, task)
+            idle.remove(pipe)
+            self.under_way[pipe] = number
+
+    def _results(self, idle: list[Connection], waiting: Iterator[tuple[int, T]]) -> Iterator[R]:
+        under_way = self.under_way
         done: dict[int, tuple[Any, Exception | None]] = {}  # results, or what was raised instead
         turn = 0
-        while True:
-            for pipe, (number, task) in zip(tuple(idle), waiting, strict=False):
-                self._speak(pipe.send, task)
-                idle.remove(pipe)
-                under_way[pipe] = number
-            if not under_way and not done:
-                return
+        while under_way or done:
             ready = wait([*under_way], 0 if turn in done else None)
             for pipe in [pipe for pipe in under_way if pipe in ready]:
                 done[under_way.pop(pipe)] = self._speak(pipe.recv)
                 idle.append(pipe)
+            self._give(idle, waiting)
             if turn in done:
                 result, error = done.pop(turn)
                 if error is not None:

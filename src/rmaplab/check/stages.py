@@ -7,6 +7,7 @@ bugs that take ten.  Each stage is exhaustive within its bounds.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,20 +60,18 @@ def explore_stages(
     total: Exploration | None = None
     save, resume, last = options.pop("save", None), options.pop("resume", False), list(stages)[-1]
     limits = options.pop("limits", None) or Limits()
-    left = limits
+    left, began = limits, time.perf_counter()
     for name, bounds in stages.items():
         tell = None if progress is None else _teller(progress, name)
         if name == last:
             options |= {"save": save, "resume": resume and save is not None and Path(save).exists()}
-        engine_runs = total is not None and total.engine == "fast"  # then nothing has to be loaded any more
-        spent = 0 if total is None else total.seconds
         part = explore(
             series,
             bounds,
             stop_at_first=stop_at_first,
             progress=tell,
             limits=left,
-            head_start=0 if engine_runs else HEAD_START - spent,
+            head_start=HEAD_START - (time.perf_counter() - began),
             **options,
         )
         part.stage = name
