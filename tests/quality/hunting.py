@@ -16,6 +16,7 @@ from rmaplab.check.invariants import HARM
 from rmaplab.check.shrink import shrink
 from rmaplab.check.stages import STAGES
 from rmaplab.cli.common import jobs_default
+from rmaplab.engine.choice import HEAD_START
 from rmaplab.report.text import table
 from rmaplab.scenario import ExpectViolates, load, parse
 from rmaplab.series import ZOO, find
@@ -76,7 +77,8 @@ def hunt(entry, jobs):
     began = time.perf_counter()
     states = transitions = 0
     for stage, bounds in STAGES.items():
-        result = explore(entry, bounds, jobs=jobs, stop_at_first=False)
+        head_start = HEAD_START - (time.perf_counter() - began)
+        result = explore(entry, bounds, jobs=jobs, stop_at_first=False, engine="auto", head_start=head_start)
         states, transitions = states + result.states, transitions + result.transitions
         if ident in result.findings:
             finding = result.findings[ident]

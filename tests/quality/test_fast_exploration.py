@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -119,6 +120,22 @@ def test_what_a_step_has_no_room_for_is_left_to_the_specification(start, named):
 @pytest.mark.parametrize("start", ["P0 mmap A 64 at=0x7f0000000000\nP0 write A[63]\n", "P0 fork P1022\nP1022 exit\n"])
 def test_the_largest_that_a_step_has_room_for(start):
     same("v7.0", Bounds(2, 1, 1, 1, 0), parse(start))
+
+
+# Seventy VMAs whose chains grow with each generation, as no anon_vma is used again.
+GENERATIONS = "".join(
+    f"P0 mmap {name} 10 at={0x7F0000000000 + 0xA000 * at:#x}\nP0 write {name}\n"
+    + "".join(f"P0 mprotect {name}[{page}] r\n" for page in range(0, 10, 2))
+    for at, name in enumerate("ABCDEFG")
+) + "".join(f"P{number} fork P{number + 1}\nP{number} exit\n" for number in range(57))
+
+
+def test_a_fork_of_more_allocations_than_a_step_can_name_is_refused():
+    bounds = Bounds(2, 7, 10, 1, 1, ("fork",))
+    with pytest.raises(UsageError, match="cannot take a call that makes thousands of allocations"):
+        explore("v2.6.34", bounds, parse(GENERATIONS), engine="fast")
+    unfailing = explore("v2.6.34", replace(bounds, fail_alloc=0), parse(GENERATIONS), engine="fast")
+    assert (unfailing.verdict, unfailing.transitions) == ("holds", 1)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rmaplab.check.expand import Expander
 from rmaplab.check.registry import INVARIANTS
 from rmaplab.engine.choice import OPERATIONS, UnsupportedError, why_not
 from rmaplab.series import find
@@ -54,10 +55,10 @@ def explore_fast(
     """
     from rmaplab.check.fast_explore import ROOM, FastSearch
 
-    room = ROOM
+    expander, room = Expander(question), ROOM
     while True:
         try:
-            return FastSearch(question, room=room, jobs=jobs, digest=digest).run(
+            return FastSearch(expander, room=room, jobs=jobs, digest=digest).run(
                 stop_at_first=stop_at_first, limits=limits, progress=progress
             )
         except MemoryError:

@@ -60,20 +60,20 @@ class FastSearch:
     allocations than steps can name.
     """
 
-    def __init__(self, question: Question, *, room: int = ROOM, jobs: int = 1, digest: bool = True) -> None:
+    def __init__(self, expander: Expander, *, room: int = ROOM, jobs: int = 1, digest: bool = True) -> None:
         self.digest = digest
-        self.expander = Expander(question)
-        self.bounds = question.bounds
-        self.result = Exploration(self.expander.name, question.bounds, engine="fast")
+        self.expander = expander
+        self.bounds = expander.question.bounds
+        self.result = Exploration(expander.name, self.bounds, engine="fast")
         self.room, self.jobs = room, jobs
         self.machine = self._loaded()
         self.main = self._shard(apart=False)
         self.apart: list[Shard] = []  # one for each thread, once there is work for them
         self.part = PART
-        self.packed = self._bounds(question)
+        self.packed = self._bounds()
         self.steps: dict[int, Step] = {}
         self.main.enter_start()
-        self.main.states[0]["created"] = self.expander.created
+        self.main.states[0]["created"] = expander.created
         self.began = self.level_began = time.perf_counter()
 
     def _shard(self, *, apart: bool) -> Shard:
@@ -110,8 +110,8 @@ class FastSearch:
             return None
         raise UnsupportedError(f"an area {name} at {area.start:#x}")
 
-    def _bounds(self, question: Question) -> Any:  # noqa: ANN401 (numpy tells no shapes)
-        bounds, series = question.bounds, self.expander.series
+    def _bounds(self) -> Any:  # noqa: ANN401 (numpy tells no shapes)
+        question, bounds, series = self.expander.question, self.bounds, self.expander.series
         allowed = sum(1 << IDS[ident] for ident, one in INVARIANTS.items() if one.holds_for(series))
         if question.only:
             allowed &= sum(1 << IDS[ident] for ident in question.only)
@@ -303,7 +303,7 @@ class FastSearch:
 
 def compile_search() -> None:
     """Use every entry once, which compiles it."""
-    search = FastSearch(Question("v7.0", Bounds(calls=1), Scenario(())))
+    search = FastSearch(Expander(Question("v7.0", Bounds(calls=1), Scenario(()))))
     search.run()
     search.main.make_room(len(search.main.table))
     search.main.take_over(search._shard(apart=True))
