@@ -7,39 +7,29 @@ violation comes from the specification, which makes the same calls again.
 
 from __future__ import annotations
 
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import reduce
 from itertools import repeat
 from operator import xor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from rmaplab.check.expand import Expander, Expansion, Question
+from rmaplab.check.expand import Expander, Question
 from rmaplab.check.exploration import Exploration, Limits, Progress
 from rmaplab.check.fast_shard import Shard
-from rmaplab.check.fast_steps import area_name, area_start, step_of
+from rmaplab.check.fast_start import idents_of, machine_at_start, packed_bounds, told
+from rmaplab.check.fast_steps import step_of
 from rmaplab.check.histories import Bounds
 from rmaplab.check.memory import resident
 from rmaplab.check.monitor import REACHED
-from rmaplab.check.registry import INVARIANTS
-from rmaplab.check.steps import Step, scenario_of, text_of
-from rmaplab.engine.choice import UnsupportedError
-from rmaplab.engine.layout import MACHINE
-from rmaplab.engine.machine import Machine
+from rmaplab.check.steps import Step, scenario_of
 from rmaplab.engine.search import states as found
 from rmaplab.engine.search import steps as alphabet
-from rmaplab.engine.search.judge import HAS_ROOT_LOCK
-from rmaplab.scenario import STACK, Scenario
-from rmaplab.series import find
+from rmaplab.scenario import Scenario
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from rmaplab.kernel import Area
 
 __all__ = ["FastSearch", "compile_search"]
 
@@ -48,7 +38,6 @@ BUDGET = 200_000  # transitions between two looks at limits and Ctrl-C
 ALONE = 50_000  # transitions before threads are worth their beginning
 DIGESTED = 20_000  # states that are summed up at a time
 PART, LEAST_PART = 1024, 64  # states that a thread is given: as many as it has room for
-IDS = {ident: int(ident[3:]) for ident in INVARIANTS}
 
 
 class FastSearch:
@@ -66,11 +55,11 @@ class FastSearch:
         self.bounds = expander.question.bounds
         self.result = Exploration(expander.name, self.bounds, engine="fast")
         self.room, self.jobs = room, jobs
-        self.machine = self._loaded()
+        self.machine = machine_at_start(expander, room)
         self.main = self._shard(apart=False)
         self.apart: list[Shard] = []  # one for each thread, once there is work for them
         self.part = PART
-        self.packed = self._bounds()
+        self.packed = packed_bounds(expander, stop_at_first=False)  # see run()
         self.steps: dict[int, Step] = {}
         self.main.enter_start()
         self.main.states[0]["created"] = expander.created
@@ -78,58 +67,6 @@ class FastSearch:
 
     def _shard(self, *, apart: bool) -> Shard:
         return Shard(self.machine, self.bounds.calls, self.room, apart=apart)
-
-    def _loaded(self) -> Machine:
-        """The machine at the start of all histories."""
-        machine = Machine(find(self.expander.question.series), self.room, 2 * self.room, keeps=True, watched=True)
-        kernel, latest = self.expander.kernel, self.expander.created - 1
-        if latest + self.bounds.calls > alphabet.MAX_PROCESS:
-            raise UnsupportedError(f"a process that was called P{latest}")
-        machine.load(kernel)
-        process = machine.m[MACHINE]["first_process"]
-        for name, own in kernel.processes.items():
-            if not re.fullmatch(r"P\d{1,4}", name):
-                raise UnsupportedError(f"a process that is called {name}")
-            machine.m[process]["id"] = int(name[1:])
-            for area, place in own.areas.items():
-                number = self._number_of(area, place)
-                if number is not None:
-                    machine.m[process]["area_pages"][number] = place.pages
-            process = machine.m[process]["later"]
-        return machine
-
-    def _number_of(self, name: str, area: Area) -> int | None:
-        """By what number the engine knows an area; None for one that no call is made on."""
-        bounds = self.bounds
-        numbers = {area_name(number): number for number in range(bounds.areas)} | {"Away": alphabet.AWAY}
-        if name in numbers and area.start == area_start(numbers[name], bounds):
-            if area.pages > alphabet.MAX_AREA_PAGES:
-                raise UnsupportedError(f"an area {name} of {area.pages} pages")
-            return numbers[name]
-        if name == STACK:
-            return None
-        raise UnsupportedError(f"an area {name} at {area.start:#x}")
-
-    def _bounds(self) -> Any:  # noqa: ANN401 (numpy tells no shapes)
-        question, bounds, series = self.expander.question, self.bounds, self.expander.series
-        allowed = sum(1 << IDS[ident] for ident, one in INVARIANTS.items() if one.holds_for(series))
-        if question.only:
-            allowed &= sum(1 << IDS[ident] for ident in question.only)
-        return np.array(
-            [
-                bounds.processes,
-                bounds.areas,
-                bounds.pages,
-                bounds.fail_alloc,
-                sum(alphabet.HAS[name] for name in bounds.operations),
-                question.only_fork_fails,
-                sum((name in series.unknown_advice) << at for at, name in enumerate(alphabet.ADVICE)),
-                allowed,
-                HAS_ROOT_LOCK if series.has_root_lock else 0,
-                False,  # see run()
-            ],
-            np.int64,
-        )
 
     # --- the search ------------------------------------------------------------------------------
 
@@ -222,23 +159,14 @@ class FastSearch:
 
     def _record(self, state: int, step: int, violated: int) -> None:
         """Count the violations of a transition; of new ones the specification tells the circumstances."""
-        idents = [ident for ident, number in IDS.items() if violated >> number & 1]
+        idents = idents_of(violated)
         if all(ident in self.result.findings for ident in idents):
             self.result.count(idents)
             return
         history, last = self._history(state), self._step(step)
-        expander = self.expander
-        expander.result, expander.seen = Expansion(), {}
-        expander.path.go(history)
-        expander.take(0, last, 0)
-        expander.path.back()
-        reports = expander.result.violations[0][2] if expander.result.violations else []
-        if {report.id for report in reports} != set(idents):
-            raise AssertionError(
-                f"the engine finds {idents}, the specification {sorted({report.id for report in reports})} in: "
-                + text_of([*history, last]).replace("\n", " / ")
-            )
-        self.result.record(reports, lambda: scenario_of([*history, last], expander.start.statements), last.plan.n)
+        reports = told(self.expander, history, last, violated)
+        start = self.expander.start.statements
+        self.result.record(reports, lambda: scenario_of([*history, last], start), last.plan.n)
 
     def _history(self, state: int) -> list[Step]:
         """The steps to a state."""
