@@ -28,6 +28,7 @@ from benchmarks.engine_search import (
     FAMILY,
     SMALLER,
     default_check,
+    playing,
     searching,
     times_as_fast,
     with_two_threads,
@@ -208,6 +209,7 @@ def engine() -> list[tuple[str, str, str, Callable[[], float]]]:
         ("engine: fork, write and exit, failures", "transitions/s", "", partial(searching, FAILING)),
         ("engine: all calls", "transitions/s", "", partial(searching, ALL_CALLS, started=False)),
         ("engine: six processes, times the explorer", "times", "10", partial(times_as_fast, FAMILY, smaller)),
+        ("engine: random histories, one thread", "calls/s", "", playing),
         ("engine: two threads, beside one", "%", "", lambda: 100 * with_two_threads()),
         ("engine: check without bounds", "s", "20", default_check),
     ]

@@ -8,6 +8,7 @@ from dataclasses import replace
 from rmaplab.check.engines import explore_fast
 from rmaplab.check.expand import Question
 from rmaplab.check.explore import explore
+from rmaplab.check.fuzz import fuzz
 from rmaplab.check.histories import Bounds
 from rmaplab.check.stages import explore_stages
 from rmaplab.scenario import Scenario, parse
@@ -38,6 +39,13 @@ def times_as_fast(bounds: Bounds, smaller: Bounds, *, started: bool = True) -> f
     start = START if started else None
     slow = explore("v7.0", smaller, start)
     return searching(bounds, started=started) / (slow.transitions / slow.seconds)
+
+
+def playing() -> float:
+    """Calls a second of random histories, each allocation failing once and each state judged; one thread."""
+    result = fuzz("v7.0", histories=20_000, engine="fast")
+    assert not result.findings
+    return result.operations / result.seconds
 
 
 def default_check() -> float:

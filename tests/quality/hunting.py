@@ -98,9 +98,9 @@ def hunt(entry, jobs):
     return None
 
 
-def hunt_missed_page(seconds, jobs, seed=0):
+def hunt_missed_page(seconds, jobs, engine, seed=0):
     """`rmaplab fuzz --only harm`: the double reuse up to the page that a walk misses."""
-    result = fuzz("zoo/Z23", seed=seed, seconds=seconds, jobs=jobs, only=HARM)
+    result = fuzz("zoo/Z23", seed=seed, seconds=seconds, jobs=jobs, only=HARM, engine=engine)
     if not result.findings:
         return None
     finding = result.findings[0]
@@ -108,7 +108,7 @@ def hunt_missed_page(seconds, jobs, seed=0):
     return Found(
         "zoo/Z23 C",
         finding.ids[0],
-        "fuzz --only harm",
+        f"fuzz --only harm --engine {engine}",
         result.shapes,
         result.operations,
         result.seconds,
@@ -128,11 +128,14 @@ def main():
             rows.append([entry, looked_for(entry), "not found", 0, 0, "", 0, 0, KNOWN[entry]])
         else:
             rows.append([*found[:5], f"{found.seconds:.1f}", found.length, found.shrunk, KNOWN[entry]])
-    found = hunt_missed_page(600, jobs)
-    if found is not None:
-        rows.append([*found[:5], f"{found.seconds:.1f}", found.length, found.shrunk, KNOWN_MISSED])
+    for engine in ("reference", "fast"):
+        found = hunt_missed_page(600, jobs, engine)
+        if found is None:
+            rows.append(["zoo/Z23 C", "AV-030", "not found", 0, 0, "", 0, 0, KNOWN_MISSED])
+        else:
+            rows.append([*found[:5], f"{found.seconds:.1f}", found.length, found.shrunk, KNOWN_MISSED])
     print("\n".join(table(rows)))
-    return 0 if found is not None and all(row[2] != "not found" for row in rows[1:]) else 1
+    return 0 if all(row[2] != "not found" for row in rows[1:]) else 1
 
 
 if __name__ == "__main__":

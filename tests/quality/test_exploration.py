@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 from explored import BOUNDS, every_series_explored, violated
 
+from rmaplab.check.expand import Expander, Question
 from rmaplab.check.explore import Limits, explore
+from rmaplab.check.histories import Bounds
+from rmaplab.check.steps import scenario_of
+from rmaplab.scenario import format_scenario, parse
 
 
 @pytest.fixture(scope="module", name="explored")
@@ -143,3 +147,15 @@ def test_a_design_that_changes_nothing_is_explored_like_the_series_it_is_made_fr
 def test_the_design_does_not_outlive_its_exploration(tmp_path, explored):
     explore(design(tmp_path, FORGETFUL), BOUNDS)
     assert facts(explore("v7.0", BOUNDS, stop_at_first=False)) == facts(explored["v7.0"])
+
+
+def test_a_fork_that_fails_has_named_its_child():
+    """As the text of a history has it, which could not be read again if the name came back."""
+    start = parse("P0 mmap A 1 at=0x7f0000000000\nP0 write A\n")
+    question = Question("v7.0", Bounds(3, 1, 1, 2, 2, ("fork",)), start)
+    first = Expander(question).expand([((), 0, 1)]).successors
+    _, failing, failures, _, named = next(successor for successor in first if successor[1].plan.n)
+    second = Expander(question).expand([((failing,), failures, 1 + named)]).successors
+    assert second
+    for _, step, *_ in second:
+        parse(format_scenario(scenario_of([failing, step], start.statements)))

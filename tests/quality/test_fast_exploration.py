@@ -251,6 +251,15 @@ def test_auto_turns_to_the_engine_when_there_is_much_to_do():
     assert explore("lazy", bounds, engine="auto", head_start=0.05).engine == "reference"
 
 
+def test_auto_goes_to_the_end_of_the_bounds_whatever_is_found_on_the_way():
+    """What the specification finds before its time is up does not end the exploration."""
+    bounds = Bounds(calls=5)
+    whole = explore("zoo/Z12", bounds, stop_at_first=False)
+    turned = explore("zoo/Z12", bounds, stop_at_first=False, engine="auto", head_start=whole.seconds / 5)
+    assert (turned.engine, turned.reason) == ("fast", "")
+    assert (turned.states, turned.findings) == (whole.states, whole.findings)
+
+
 def test_auto_leaves_a_little_memory_to_the_specification(monkeypatch):
     limits = Limits(memory=1 << 40)
     assert explore("v7.0", Bounds(calls=5), engine="auto", head_start=0.05, limits=limits).engine == "fast"

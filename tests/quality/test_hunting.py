@@ -26,8 +26,13 @@ def test_an_entry_is_found_blind_and_made_short(entry):
 
 
 def test_the_page_that_a_walk_misses_after_a_double_reuse_is_found_too():
-    """Too long for the explorer; the fuzzer comes there through states that break what is not looked for."""
-    found = hunt_missed_page(600, jobs=2)
+    """Too long for the explorer; the fuzzer comes there through states that break what is not looked for.
+
+    On the specification, which is led by what it has seen, that takes more than a minute (`make zoo`).
+    """
+    pytest.importorskip("numba", reason="the fast engine takes Numba (extra `fast`)")
+    found = hunt_missed_page(600, jobs=2, engine="fast")
     assert found is not None
-    assert (found.ident, found.shrunk) == ("AV-030", KNOWN_MISSED)
+    assert found.ident == "AV-030"
+    assert found.shrunk <= KNOWN_MISSED + 2  # the shrinker may come to rest a call or two above the shortest
     assert run(parse(found.scenario), find("v6.0")).violations == []

@@ -98,6 +98,16 @@ def test_interrupted_fuzz(tmp_path, jobs, group):
     assert json.loads((tmp_path / "kept" / "fuzz.json").read_text())["next"] == found["histories"]
 
 
+@pytest.mark.parametrize("group", [False, True], ids=["process", "group"])
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_interrupted_fuzz_on_the_engine(jobs, group):
+    pytest.importorskip("numba", reason="the fast engine takes Numba (extra `fast`)")
+    args = ["fuzz", "--engine", "fast", "--time", "500", "--jobs", jobs, "--json"]
+    found = interrupt(args, b"[1-9][0-9]* histories", group=group)
+    assert (found["engine"], found["interrupted"]) == ("fast", True)
+    assert found["histories"] > 0
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 def test_interrupted_comparison(jobs):
     found = interrupt(["compare", "v6.18", "v7.0", *LARGE[1:], "--jobs", jobs, "--json"], b"depth 5", group=True)

@@ -271,7 +271,7 @@ class _Pair:
         if crashed or (known is not None and known <= failures):
             return
         self.seen[mark] = failures
-        forked = isinstance(step.call, Fork) and any(one.outcome.errno is None for one in made)
+        forked = isinstance(step.call, Fork)
         result.successors.append((at, self.steps.setdefault(step, step), failures, mark, forked))
 
 

@@ -155,7 +155,7 @@ class Expander:
             result.violations.append((at, step, found))
             return
         seen[mark] = failures
-        forked = isinstance(step.call, Fork) and outcome.errno is None
+        forked = isinstance(step.call, Fork)  # one that fails has named its child, too
         result.successors.append((at, self.steps.setdefault(step, step), failures, mark, forked))
 
 

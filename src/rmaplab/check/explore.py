@@ -111,7 +111,7 @@ def explore(
     if not turns or (given.seconds is not None and given.seconds <= head_start):
         return on_specification(limits)
     result = on_specification(given._replace(seconds=head_start))
-    if result.verdict != "no-verdict" or result.interrupted or result.seconds <= head_start:
+    if not result.reason or result.interrupted or result.seconds <= head_start:
         return result
     if given.seconds is not None:
         given = given._replace(seconds=given.seconds - result.seconds)

@@ -16,11 +16,16 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple
 
 from rmaplab.check.corpus import Corpus, Folder
+from rmaplab.check.engines import why_not_fast
+from rmaplab.check.expand import Question
+from rmaplab.check.histories import Bounds
 from rmaplab.check.monitor import monitored
 from rmaplab.check.pool import tasks_in_processes
 from rmaplab.check.random_history import Drawing, Played, RandomHistory
 from rmaplab.check.steps import text_of
+from rmaplab.errors import UsageError
 from rmaplab.notebook import HtmlTable
+from rmaplab.scenario import Scenario
 from rmaplab.series import find
 
 if TYPE_CHECKING:
@@ -56,11 +61,13 @@ class Fuzz(HtmlTable):
 
     ``calls`` counts the calls that histories are made of by name and outcome
     (``ok`` or an errno), ``failures`` the failed allocations by kind; ``shapes``
-    and ``branches`` what was seen of :mod:`rmaplab.check.coverage`.
+    and ``branches`` what was seen of :mod:`rmaplab.check.coverage`, by which the
+    fast engine does not go.
     """
 
     series: str
     seed: int
+    engine: str = "reference"
     histories: int = 0
     operations: int = 0
     seconds: float = 0.0
@@ -84,6 +91,7 @@ def fuzz(
     folder: str | None = None,
     stop_at_first: bool = True,
     only: Collection[str] = (),
+    engine: str = "reference",
     progress: Callable[[Fuzz], None] | None = None,
 ) -> Fuzz:
     """Play histories until the time is up or there were enough; by default for ever.
@@ -92,7 +100,28 @@ def fuzz(
     ``histories`` counts those of earlier runs, too.  Without ``stop_at_first``
     every history that violates a set of invariants not yet seen is kept.  With
     ``only``, ids of invariants, nothing else counts but a crash.
+
+    ``engine``: on the specification (``reference``), or on the fast engine
+    (``fast``), where nothing leads them: other histories, but hundreds of
+    times as many.  :class:`rmaplab.errors.UsageError` where that is not possible.
     """
+    if engine == "fast":
+        if folder is not None:
+            raise UsageError("--engine fast: nothing leads its histories, so there is no corpus to keep")
+        if reason := why_not_fast(Question(series, Bounds(), Scenario(())), kept=False):
+            raise UsageError(f"--engine fast: {reason}")
+        from rmaplab.check.fast_fuzz import fuzz_fast
+
+        return fuzz_fast(
+            series,
+            seed=seed,
+            seconds=seconds,
+            histories=histories,
+            jobs=jobs,
+            stop_at_first=stop_at_first,
+            only=only,
+            progress=progress,
+        )
     watched = monitored(find(series))
     search = _Search(Fuzz(watched.name, seed), Random(seed))
     kept = None if folder is None else Folder(folder, watched.name, seed)

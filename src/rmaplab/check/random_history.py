@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rmaplab.kernel.events import Report
     from rmaplab.scenario.generator import Drawn
 
-__all__ = ["Drawing", "Played", "RandomHistory", "swarm"]
+__all__ = ["Drawing", "Played", "RandomHistory", "small_bounds", "swarm"]
 
 NEEDED = ("mmap", "write")
 LENGTHS = (12, 25, 60)  # calls drawn
@@ -78,16 +78,21 @@ class Source(Protocol):
         """Make the machine one that the calls are meant for."""
 
 
+def small_bounds(random: Random) -> Bounds:
+    """Few operations, few pages."""
+    further = [name for name in OPERATIONS if name not in _ALWAYS]
+    operations = (*_ALWAYS, *random.sample(further, random.randint(0, 3)))
+    pages = random.randint(1, 2)
+    return Bounds(random.randint(2, 4), random.randint(1, 3 - pages), pages, operations=operations)
+
+
 class Narrow:
-    """Any call that the explorer would make, within small bounds of its own: few operations, few pages, deep."""
+    """Any call that the explorer would make, within small bounds of its own; deep."""
 
     def __init__(self, random: Random) -> None:
         self.random = random
         self.made = 0
-        further = [name for name in OPERATIONS if name not in _ALWAYS]
-        operations = (*_ALWAYS, *random.sample(further, random.randint(0, 3)))
-        pages = random.randint(1, 2)
-        self.bounds = Bounds(random.randint(2, 4), random.randint(1, 3 - pages), pages, operations=operations)
+        self.bounds = small_bounds(random)
 
     def call(self, kernel: Kernel) -> Drawn:
         """Each of the calls as likely as every other; only children that run are given new names."""

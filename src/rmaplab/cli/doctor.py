@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rmaplab.cli.common import add_output, emit, note
-from rmaplab.engine.choice import MISSING, outdated_folders, replay_is_compiled, search_is_compiled
+from rmaplab.engine.choice import (
+    MISSING,
+    histories_are_compiled,
+    outdated_folders,
+    replay_is_compiled,
+    search_is_compiled,
+)
 from rmaplab.errors import RmaplabError, UsageError
 from rmaplab.realkernel.bpf import BTF
 from rmaplab.realkernel.guest.cache import KERNELS, find, missing
@@ -89,9 +95,11 @@ def _compile(args: argparse.Namespace) -> int:
 def _compile_all() -> None:
     """Use everything once, and remove what was compiled of other sources."""
     from rmaplab.check.fast_explore import compile_search
+    from rmaplab.check.fast_fuzz import compile_histories
     from rmaplab.workload.fast_replay import compile_replay
 
     compile_search()
+    compile_histories()
     compile_replay()
     for folder in outdated_folders():
         shutil.rmtree(folder, ignore_errors=True)
@@ -99,10 +107,10 @@ def _compile_all() -> None:
 
 def _engine() -> Finding:
     """Nothing is loaded to find out."""
-    used_for = "check, replay and compare, where there is much to do"
+    used_for = "check, replay and compare, where there is much to do, and fuzz --engine fast"
     if importlib.util.find_spec("numba") is None:
         return Finding("fast engine", False, "no Numba", used_for, "pip install 'rmaplab[fast]'")
-    ready = search_is_compiled() and replay_is_compiled()
+    ready = search_is_compiled() and histories_are_compiled() and replay_is_compiled()
     found = "compiled" if ready else "not compiled yet"
     return Finding("fast engine", ready, found, used_for, "rmaplab doctor --compile")
 

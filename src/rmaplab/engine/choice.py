@@ -24,6 +24,7 @@ __all__ = [
     "OPERATIONS",
     "UnsupportedError",
     "cache_folder",
+    "histories_are_compiled",
     "outdated_folders",
     "replay_is_compiled",
     "search_is_compiled",
@@ -92,6 +93,11 @@ def replay_is_compiled() -> bool:
 def search_is_compiled() -> bool:
     """Whether explorations can begin at once."""
     return _is_compiled("search/explore.py", "expand")
+
+
+def histories_are_compiled() -> bool:
+    """Whether random histories can begin at once."""
+    return _is_compiled("search/random_history.py", "play")
 
 
 def outdated_folders() -> list[Path]:

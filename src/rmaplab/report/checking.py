@@ -96,14 +96,18 @@ def fuzz_text(document: Document) -> str:
     found = f"{many} violation{'s' * (many > 1)}" if many else "no violation found"
     rate = document["operations"] / document["seconds"] if document["seconds"] else 0
     failures = ", ".join(f"{count:,} {kind}" for kind, count in document["failures"].items())
+    engine = " on the fast engine" if document["engine"] == "fast" else ""
     lines = [
         f"{document['series']}: {found}{', interrupted' * document['interrupted']}",
         f"{document['histories']:,} histories of seed {document['seed']}, {document['operations']:,} calls in "
-        f"{document['seconds']:.1f} s ({rate:,.0f} calls/s)",
+        f"{document['seconds']:.1f} s ({rate:,.0f} calls/s{engine})",
         f"failed allocations: {failures or 'none'}",
-        f"seen: {document['shapes']:,} shapes of the graph, {document['branches']:,} branches of the model; "
-        f"{document['corpus']:,} histories kept to go on from",
     ]
+    if not engine:
+        lines.append(
+            f"seen: {document['shapes']:,} shapes of the graph, {document['branches']:,} branches of the model; "
+            f"{document['corpus']:,} histories kept to go on from"
+        )
     for violation in document["violations"]:
         lines += ["", f"history {violation['history']}:", *violation_lines([violation])]
         others = [ident for ident in violation["ids"] if ident != violation["id"]]

@@ -177,6 +177,7 @@ def fuzz_document(result: Fuzz, shrunk: Sequence[Shrunk]) -> Document:
         "seed": result.seed,
         "verdict": "violated" if result.findings else "none-found",
         "interrupted": result.interrupted,
+        "engine": result.engine,
         "histories": result.histories,
         "operations": result.operations,
         "seconds": round(result.seconds, 3),

@@ -18,7 +18,7 @@ from rmaplab.engine.rows import settle
 from rmaplab.engine.search.alphabet import steps_from
 from rmaplab.engine.search.arena import copy_machine
 from rmaplab.engine.search.fingerprint import fingerprint
-from rmaplab.engine.search.judge import judge
+from rmaplab.engine.search.judge import judge_call
 from rmaplab.engine.search.making import make_step
 from rmaplab.engine.search.mark import mark
 from rmaplab.engine.search.states import (
@@ -35,13 +35,11 @@ from rmaplab.engine.search.states import (
     place_of,
 )
 from rmaplab.engine.search.steps import (
-    ALLOWED,
     BOUND_FAILURES,
     CALL,
     FORK,
     MAX_N,
     ONLY_FORK_FAILS,
-    PROMISES,
     STOPS,
     with_plan,
 )
@@ -51,14 +49,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CHUNK",
-    "CRASH",
     "digest",
     "enter_start",
     "expand",
 ]
 
 CHUNK = 32  # states after which a violation ends the search
-CRASH = 45
 
 
 @compiled
@@ -100,20 +96,6 @@ def _go(m: Rows, c: Avcs, flat_m: Rows, flat_c: Rows, way: Rows, bounds: Rows, s
 
 
 @compiled
-def _judged(m: Rows, c: Avcs, s: Notes, bounds: Rows, known: bool) -> int:
-    """The violations that count after a call, as bits; a state that is known was judged."""
-    if m[MACHINE].crashed:
-        return 1 << CRASH
-    found = m[MACHINE].reports
-    if m[MACHINE].number_held:
-        found |= 1 << 29
-        m[MACHINE].number_held = 0
-    if found or not known:
-        found |= judge(m, c, s, bounds[PROMISES])
-    return found & bounds[ALLOWED]
-
-
-@compiled
 def _dangling(m: Rows, c: Avcs) -> int:
     """AVCs whose VMA is freed."""
     number = 0
@@ -146,14 +128,14 @@ def _take(
 ) -> None:
     """Make one transition, and note the state it leads to unless it is known."""
     counts[TRANSITIONS] += 1
-    rc = make_step(m, c, bounds, step)
+    make_step(m, c, bounds, step)
     key, before = 0, NEVER
     if not m[MACHINE].crashed:
         key = _key_of(m, c, s, seats, places)
         before = failures_to(table, fewest, key)
         if before > failures:
             before = min(before, failures_to(own_table, own_fewest, key))
-    found = _judged(m, c, s, bounds, before != NEVER)
+    found = judge_call(m, c, s, bounds, before != NEVER)
     if found:
         number = counts[FOUND]
         if number == len(bad):
@@ -163,7 +145,7 @@ def _take(
         bad[number, 2] = found
         counts[FOUND] = number + 1
     elif before > failures:
-        created = states[state].created + (step & CALL == FORK and rc > 0)
+        created = states[state].created + (step & CALL == FORK)
         number = add(own_table, own_fewest, own_states, counts, key, before, state, step, failures, created)
         if len(keys):
             keys[number] = key

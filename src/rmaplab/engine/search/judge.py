@@ -16,12 +16,14 @@ from rmaplab.engine.jit import compiled
 from rmaplab.engine.layout import MACHINE, PAGES, PARAMS, SLAB, Avcs, Rows
 from rmaplab.engine.search.judge_pages import in_chain, judge_pages, links
 from rmaplab.engine.search.naming import ANON_VMAS, BITS, VMAS, Notes, is_orphan, number_all, number_of
+from rmaplab.engine.search.steps import ALLOWED, PROMISES
 from rmaplab.engine.trees import tree_first, tree_next
 
-__all__ = ["HAS_ROOT_LOCK", "judge"]
+__all__ = ["HAS_ROOT_LOCK", "judge", "judge_call"]
 
 EVERYTHING = 1 << 62
 HAS_ROOT_LOCK = 1  # of ``promises``: roots are pinned
+HELD, CRASH = 29, 45  # AV-029: a call left a lock held; AV-045: the kernel cannot go on
 
 
 @compiled
@@ -85,6 +87,20 @@ def _has_items(m: Rows) -> bool:
     while node and not m[node].items:
         node = m[node].next_node
     return node != 0
+
+
+@compiled
+def judge_call(m: Rows, c: Avcs, s: Notes, bounds: Rows, known: bool) -> int:
+    """The violations that count after a call, as bits; a state that is known was judged."""
+    if m[MACHINE].crashed:
+        return 1 << CRASH
+    found = m[MACHINE].reports
+    if m[MACHINE].number_held:
+        found |= 1 << HELD
+        m[MACHINE].number_held = 0
+    if found or not known:
+        found |= judge(m, c, s, bounds[PROMISES])
+    return found & bounds[ALLOWED]
 
 
 @compiled
