@@ -97,9 +97,10 @@ def fuzz_text(document: Document) -> str:
     rate = document["operations"] / document["seconds"] if document["seconds"] else 0
     failures = ", ".join(f"{count:,} {kind}" for kind, count in document["failures"].items())
     engine = " on the fast engine" if document["engine"] == "fast" else ""
+    histories = "history" if document["histories"] == 1 else "histories"
     lines = [
         f"{document['series']}: {found}{', interrupted' * document['interrupted']}",
-        f"{document['histories']:,} histories of seed {document['seed']}, {document['operations']:,} calls in "
+        f"{document['histories']:,} {histories} of seed {document['seed']}, {document['operations']:,} calls in "
         f"{document['seconds']:.1f} s ({rate:,.0f} calls/s{engine})",
         f"failed allocations: {failures or 'none'}",
     ]
