@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("numba", reason="the fast engine takes Numba (extra `fast`)")
 
-from rmaplab.check import fast_fuzz
+from rmaplab.check import engines, fast_fuzz
 from rmaplab.check.execute import execute
 from rmaplab.check.expand import Question
 from rmaplab.check.fast_steps import step_of
@@ -77,6 +77,9 @@ def test_room_makes_no_difference(monkeypatch):
     roomy = facts(fast("v7.0", histories=300))
     monkeypatch.setattr(fast_fuzz, "ROOM", 40)
     assert facts(fast("v7.0", histories=300)) == roomy
+    monkeypatch.setattr(engines, "MOST_ROOM", 20)
+    with pytest.raises(UsageError, match="cannot take a state of more than 40 objects"):
+        fast("v7.0", histories=300)
 
 
 @pytest.mark.parametrize("entry", ["zoo/Z01", "zoo/Z12", "zoo/Z21b", "zoo/Z23", "zoo/Z25"])

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from rmaplab.check.expand import Expander
 from rmaplab.check.registry import INVARIANTS
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from rmaplab.check.expand import Question
     from rmaplab.check.exploration import Exploration, Limits, Progress
 
-__all__ = ["explore_fast", "why_not_fast"]
+R = TypeVar("R")
+
+__all__ = ["explore_fast", "why_not_fast", "with_room"]
 
 JUDGED = 53
 """The invariants AV-001 to AV-053 are those that the engine judges by."""
@@ -55,15 +57,28 @@ def explore_fast(
     """
     from rmaplab.check.fast_explore import ROOM, FastSearch
 
-    expander, room = Expander(question), ROOM
+    expander = Expander(question)
+
+    def search(room: int) -> Exploration:
+        return FastSearch(expander, room=room, jobs=jobs, digest=digest).run(
+            stop_at_first=stop_at_first, limits=limits, progress=progress
+        )
+
+    try:
+        return with_room(search, ROOM)
+    except OverflowError:
+        raise UnsupportedError("a call that makes thousands of allocations, each of which may fail") from None
+
+
+def with_room(attempt: Callable[[int], R], room: int) -> R:
+    """What comes of an attempt with room for so many objects a machine, or with more if that takes it.
+
+    :class:`rmaplab.engine.choice.UnsupportedError` if it takes too much.
+    """
     while True:
         try:
-            return FastSearch(expander, room=room, jobs=jobs, digest=digest).run(
-                stop_at_first=stop_at_first, limits=limits, progress=progress
-            )
+            return attempt(room)
         except MemoryError:
             if room > MOST_ROOM:
                 raise UnsupportedError(f"a state of more than {room:,} objects, or with as many ways on") from None
             room *= 4
-        except OverflowError:
-            raise UnsupportedError("a call that makes thousands of allocations, each of which may fail") from None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rmaplab.check.engines import with_room
 from rmaplab.check.expand import Expander, Question
 from rmaplab.check.fast_start import idents_of, machine_at_start, packed_bounds, told
 from rmaplab.check.fast_steps import step_of
@@ -43,7 +44,6 @@ TASK = 250  # histories of a task
 AHEAD = 4  # tasks for each thread before results are looked at
 KINDS = 32  # sets of violated invariants that a task can tell of
 ROOM = 520  # objects of one machine, at first
-"""So many calls of so few processes take no more."""
 
 
 class _Task:
@@ -56,13 +56,8 @@ class _Task:
 
     def play(self) -> _Task:
         """Play them, with as much room as it takes."""
-        room = ROOM
-        while True:
-            try:
-                self._play(room)
-                return self
-            except MemoryError:
-                room *= 4
+        with_room(self._play, ROOM)
+        return self
 
     def _play(self, room: int) -> None:
         machine = machine_at_start(self.expander, room)

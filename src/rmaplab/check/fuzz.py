@@ -23,6 +23,7 @@ from rmaplab.check.monitor import monitored
 from rmaplab.check.pool import tasks_in_processes
 from rmaplab.check.random_history import Drawing, Played, RandomHistory
 from rmaplab.check.steps import text_of
+from rmaplab.engine.choice import UnsupportedError
 from rmaplab.errors import UsageError
 from rmaplab.notebook import HtmlTable
 from rmaplab.scenario import Scenario
@@ -112,16 +113,19 @@ def fuzz(
             raise UsageError(f"--engine fast: {reason}")
         from rmaplab.check.fast_fuzz import fuzz_fast
 
-        return fuzz_fast(
-            series,
-            seed=seed,
-            seconds=seconds,
-            histories=histories,
-            jobs=jobs,
-            stop_at_first=stop_at_first,
-            only=only,
-            progress=progress,
-        )
+        try:
+            return fuzz_fast(
+                series,
+                seed=seed,
+                seconds=seconds,
+                histories=histories,
+                jobs=jobs,
+                stop_at_first=stop_at_first,
+                only=only,
+                progress=progress,
+            )
+        except UnsupportedError as error:
+            raise UsageError(f"--engine fast: the fast engine cannot take {error}") from error
     watched = monitored(find(series))
     search = _Search(Fuzz(watched.name, seed), Random(seed))
     kept = None if folder is None else Folder(folder, watched.name, seed)
