@@ -46,7 +46,7 @@ class Question(NamedTuple):
 class Expansion:
     """What came out of a list of states; a state is named by its position in the list.
 
-    ``successors``: state, step, failures so far, fingerprint, whether it made
+    ``successors``: state, step, failures so far, fingerprint, whether it named
     a process.  ``failures`` counts what injected failures did: points (one a
     failed allocation), forks that sent a half-built VMA to unlink_anon_vmas,
     AVCs left behind (leaked) and those of them whose VMA is freed (dangling).

@@ -21,11 +21,10 @@ from rmaplab.check.engines import with_room
 from rmaplab.check.expand import Expander, Question
 from rmaplab.check.fast_start import idents_of, machine_at_start, packed_bounds, told
 from rmaplab.check.fast_steps import step_of
-from rmaplab.check.fuzz import Fuzz, FuzzFinding
+from rmaplab.check.fuzz import Fuzz
 from rmaplab.check.histories import Bounds
 from rmaplab.check.monitor import REACHED
 from rmaplab.check.random_history import small_bounds
-from rmaplab.check.steps import text_of
 from rmaplab.engine.layout import REACHED as REACHED_ROW
 from rmaplab.engine.search import random_history as engine
 from rmaplab.engine.search.arena import Arena
@@ -146,18 +145,9 @@ def _take(result: Fuzz, task: _Task) -> None:
         result.calls[f"{_name(call)} {errno.errorcode[error] if error else 'ok'}"] += int(task.outcomes[call, error])
     result.reached.update(dict(zip(REACHED, task.reached.tolist(), strict=True)))
     for number, violated, steps in task.findings():
-        _record(result, task, number, violated, steps)
+        if set(idents_of(violated)) not in (set(finding.ids) for finding in result.findings):
+            result.record(number, told(task.expander, steps[:-1], steps[-1], violated), steps)
     result.histories = task.done
-
-
-def _record(result: Fuzz, task: _Task, number: int, violated: int, steps: list[Step]) -> None:
-    """Keep the first history of each set of violated invariants, with the specification's words."""
-    if set(idents_of(violated)) in (set(finding.ids) for finding in result.findings):
-        return
-    reports = told(task.expander, steps[:-1], steps[-1], violated)
-    ids = tuple(dict.fromkeys(report.id for report in reports))
-    failed = steps[-1].plan.n or None
-    result.findings.append(FuzzFinding(number, ids, reports[0].detail, text_of(steps), len(steps), failed))
 
 
 def _name(call: int) -> str:

@@ -81,6 +81,14 @@ class Fuzz(HtmlTable):
     reached: Counter[str] = field(default_factory=Counter)
     findings: list[FuzzFinding] = field(default_factory=list)
 
+    def record(self, history: int, reports: list[Report], steps: list[Step]) -> None:
+        """Keep the first history of each set of violated invariants."""
+        ids = tuple(dict.fromkeys(report.id for report in reports))
+        if ids not in (finding.ids for finding in self.findings):
+            self.findings.append(
+                FuzzFinding(history, ids, reports[0].detail, text_of(steps), len(steps), steps[-1].plan.n or None)
+            )
+
 
 def fuzz(
     series: str,
@@ -227,7 +235,7 @@ class _Search:
                 self.branches.update(one.taken)
             lengths = [steps for _, steps, broken in new if broken]
             if one.found is not None:
-                self.record(*one.found)
+                result.record(self.number, *one.found)
             elif new:
                 length = max(lengths or [steps for _, steps, _ in new])
                 self.corpus.add(tuple(one.steps[: max(1, length)]), broken=bool(lengths))
@@ -238,11 +246,3 @@ class _Search:
         """Bring the result's figures up to date."""
         self.result.shapes, self.result.branches = len(self.features), len(self.branches)
         self.result.corpus = len(self.corpus.entries)
-
-    def record(self, reports: list[Report], steps: list[Step]) -> None:
-        """Keep the first history of each set of violated invariants."""
-        ids = tuple(dict.fromkeys(report.id for report in reports))
-        if ids not in (finding.ids for finding in self.result.findings):
-            self.result.findings.append(
-                FuzzFinding(self.number, ids, reports[0].detail, text_of(steps), len(steps), steps[-1].plan.n or None)
-            )

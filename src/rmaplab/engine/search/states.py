@@ -40,7 +40,7 @@ STATE = np.dtype(
     [
         ("way", "i8"),  # the step that led to it
         ("parent", "i4"),
-        ("created", "u2"),  # processes, the dead ones too
+        ("created", "u2"),  # processes that were named, the dead ones and those that a fork failed to make, too
         ("failed", "u1"),  # allocations on the way
         ("again", "u1"),  # it was met before, with more of them
     ]
